@@ -1,0 +1,44 @@
+//! The task runner's command line. What the commands do is in `tasks`.
+
+use anyhow::Result;
+use clap::{Parser, Subcommand};
+use pg_tenancy_tests::{
+    server::Choice,
+    tasks::{demo, setup},
+    workspace,
+};
+
+#[derive(Parser)]
+#[command(name = "cargo xtask", about = "Sets up, tests and shows pg_tenancy", disable_help_subcommand = true)]
+struct Arguments {
+    #[command(flatten)]
+    server: Choice,
+    #[command(subcommand)]
+    task: Task,
+}
+
+#[derive(Subcommand)]
+enum Task {
+    /// Finds or installs all that building and testing need
+    Setup,
+    /// Opens psql on the demo's database
+    Psql {
+        /// Passed on to psql
+        #[arg(trailing_var_arg = true, allow_hyphen_values = true)]
+        arguments: Vec<String>,
+    },
+    /// Stops the demo's server
+    Stop,
+}
+
+fn main() -> Result<()> {
+    let Arguments { server, task } = Arguments::parse();
+    match task {
+        Task::Setup => {
+            let _lock = workspace::lock_servers()?;
+            setup::run(&server)
+        }
+        Task::Psql { arguments } => demo::psql(&server, &arguments),
+        Task::Stop => demo::stop(&server),
+    }
+}
