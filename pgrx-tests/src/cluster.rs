@@ -10,7 +10,7 @@ use std::{
 };
 
 use anyhow::{Context, Result, bail};
-use postgres::{Client, Config, NoTls};
+use postgres::Config;
 
 use crate::{
     db::Db,
@@ -90,7 +90,8 @@ impl Cluster {
 
     /// A cluster of the test's own, for what the shared one must not have: `shared_preload_libraries`, a restart, a crash.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::launch(&Self::server_of_this_run(), settings).unwrap_or_else(|error| panic!("{error:?}"))
+        Self::launch(&Self::server_of_this_run(), settings)
+            .unwrap_or_else(|error| panic!("{error:?}"))
     }
 
     fn server_of_this_run() -> Server {
@@ -111,7 +112,10 @@ impl Cluster {
         let cluster = Self(Arc::new(Inner {
             server: server.clone(),
             sockets: folder.sockets().to_owned(),
-            own: Some(Own { process: Mutex::new(None), folder }),
+            own: Some(Own {
+                process: Mutex::new(None),
+                folder,
+            }),
             template: Mutex::new(Template::Missing),
         }));
         cluster.power_on()?;
@@ -125,9 +129,12 @@ impl Cluster {
         let mut server = Guarded::start(&command, "QUIT", &self.log())?;
         process::wait_for("the server to accept connections", START_LIMIT, || {
             if let Some(status) = server.ended()? {
-                bail!("the server ended ({status}) instead of starting; its log:\n{}", data::tail(&self.log()));
+                bail!(
+                    "the server ended ({status}) instead of starting; its log:\n{}",
+                    data::tail(&self.log())
+                );
             }
-            Ok(self.try_connect(&self.config(SUPERUSER, "postgres")).ok())
+            Ok(self.open(SUPERUSER, "postgres").ok())
         })?;
         *own.process.lock().expect("nobody panics holding it") = Some(server);
         Ok(())
@@ -154,13 +161,17 @@ impl Cluster {
         };
         let own = self.own().unwrap_or_else(|error| panic!("{error:?}"));
         if let Some(mut running) = own.process.lock().expect("nobody panics holding it").take() {
-            running.stop(signal).unwrap_or_else(|error| panic!("{error:?}"));
+            running
+                .stop(signal)
+                .unwrap_or_else(|error| panic!("{error:?}"));
         }
     }
 
     /// Adds settings to postgresql.conf; `reload` or `restart` makes them count.
     pub fn configure(&self, settings: &[(&str, &str)]) {
-        let done = self.own().and_then(|own| data::configure(&own.folder, settings));
+        let done = self
+            .own()
+            .and_then(|own| data::configure(&own.folder, settings));
         done.unwrap_or_else(|error| panic!("{error:?}"));
     }
 
@@ -188,7 +199,10 @@ impl Cluster {
 
     /// PGDATA of a cluster that this process started.
     pub fn data(&self) -> PathBuf {
-        self.own().unwrap_or_else(|error| panic!("{error:?}")).folder.data()
+        self.own()
+            .unwrap_or_else(|error| panic!("{error:?}"))
+            .folder
+            .data()
     }
 
     /// What the server has written so far.
@@ -214,7 +228,11 @@ impl Cluster {
 
     /// One of the server's programs (`psql`, `pg_dump`), aimed at this cluster, run by the server's system user.
     pub fn program(&self, name: &str) -> std::process::Command {
-        let mut command = self.0.server.program(name).unwrap_or_else(|error| panic!("{error:?}"));
+        let mut command = self
+            .0
+            .server
+            .program(name)
+            .unwrap_or_else(|error| panic!("{error:?}"));
         command.envs(self.libpq_environment());
         command
     }
@@ -224,29 +242,29 @@ impl Cluster {
         Ok([
             (environment::PG_CONFIG, self.0.server.pg_config.clone()),
             (environment::SOCKETS, self.0.sockets.clone()),
-            (environment::RUN_FOLDER, self.own()?.folder.path().to_owned()),
+            (
+                environment::RUN_FOLDER,
+                self.own()?.folder.path().to_owned(),
+            ),
         ])
     }
 
     /// How a client connects: over the socket, as `role`, to `database`.
     pub fn config(&self, role: &str, database: &str) -> Config {
         let mut config = Config::new();
-        config.host_path(&self.0.sockets).port(PORT).user(role).dbname(database).application_name("pg_tenancy_tests");
         config
-    }
-
-    /// A bare connection.
-    pub fn try_connect(&self, config: &Config) -> Result<Client, postgres::Error> {
-        config.connect(NoTls)
+            .host_path(&self.0.sockets)
+            .port(PORT)
+            .user(role)
+            .dbname(database)
+            .application_name("pg_tenancy_tests");
+        config
     }
 
     /// A superuser's session on the maintenance database.
     pub fn superuser(&self) -> Session {
-        self.superuser_on("postgres")
-    }
-
-    fn superuser_on(&self, database: &str) -> Session {
-        Session::open(self.config(SUPERUSER, database)).unwrap_or_else(|error| panic!("{error}"))
+        self.open(SUPERUSER, "postgres")
+            .unwrap_or_else(|error| panic!("{error:?}"))
     }
 
     /// A database of unique name with the extension in it, dropped with the last handle to it.
@@ -260,17 +278,37 @@ impl Cluster {
         Db::create(self.clone(), None)
     }
 
+    fn prepare_template(&self) {
+        self.try_prepare_template()
+            .unwrap_or_else(|error| panic!("{error:?}"));
+    }
+
     /// `CREATE EXTENSION` once; a copy of that database takes a fraction of the time.
     /// For the shared cluster the task runner has done it, so that no two test binaries try.
-    pub fn prepare_template(&self) {
-        let mut state = self.0.template.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
-        if *state == Template::Ready {
-            return;
+    pub fn try_prepare_template(&self) -> Result<()> {
+        let mut state = self
+            .0
+            .template
+            .lock()
+            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        if *state == Template::Missing {
+            let (database, extension) = (quote_ident(TEMPLATE), quote_ident(EXTENSION));
+            self.open(SUPERUSER, "postgres")?
+                .run_or_tell(&format!("CREATE DATABASE {database}"))?;
+            self.open(SUPERUSER, TEMPLATE)?
+                .run_or_tell(&format!("CREATE EXTENSION {extension}"))?;
+            *state = Template::Ready;
         }
-        let template = quote_ident(TEMPLATE);
-        self.superuser().run(&format!("CREATE DATABASE {template}"));
-        self.superuser_on(TEMPLATE).run(&format!("CREATE EXTENSION {EXTENSION}"));
-        *state = Template::Ready;
+        Ok(())
+    }
+
+    fn open(&self, role: &str, database: &str) -> Result<Session> {
+        Session::open(self.config(role, database)).with_context(|| {
+            format!(
+                "cannot connect in {} as {role} to {database}",
+                self.0.sockets.display()
+            )
+        })
     }
 }
 

@@ -1,4 +1,9 @@
 //! `cargo xtask`: what each subcommand does. The command line itself is in `bin/xtask.rs`.
 
+pub mod check;
+pub mod counted;
 pub mod demo;
+pub mod golden;
+pub mod package;
 pub mod setup;
+pub mod test;

@@ -4,12 +4,16 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pg_tenancy_tests::{
     server::Choice,
-    tasks::{demo, setup},
+    tasks::{check, demo, package, setup, test},
     workspace,
 };
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Sets up, tests and shows pg_tenancy", disable_help_subcommand = true)]
+#[command(
+    name = "cargo xtask",
+    about = "Sets up, tests and shows pg_tenancy",
+    disable_help_subcommand = true
+)]
 struct Arguments {
     #[command(flatten)]
     server: Choice,
@@ -21,6 +25,10 @@ struct Arguments {
 enum Task {
     /// Finds or installs all that building and testing need
     Setup,
+    /// Runs the tests: lints, plain, #[pg_test], golden sessions, races, real clients
+    Test(test::Options),
+    /// Form and clippy of both packages
+    Check,
     /// Opens psql on the demo's database
     Psql {
         /// Passed on to psql
@@ -29,6 +37,8 @@ enum Task {
     },
     /// Stops the demo's server
     Stop,
+    /// Builds the release as a tree to copy over a server's installation
+    Package,
 }
 
 fn main() -> Result<()> {
@@ -38,7 +48,10 @@ fn main() -> Result<()> {
             let _lock = workspace::lock_servers()?;
             setup::run(&server)
         }
+        Task::Test(options) => test::run(&server, &options),
+        Task::Check => check::run(&server),
         Task::Psql { arguments } => demo::psql(&server, &arguments),
         Task::Stop => demo::stop(&server),
+        Task::Package => package::run(&server),
     }
 }

@@ -38,7 +38,11 @@ impl Place {
 
     /// The major that made the data, if there are any.
     fn major(&self) -> Option<u32> {
-        std::fs::read_to_string(self.data().join("PG_VERSION")).ok()?.trim().parse().ok()
+        std::fs::read_to_string(self.data().join("PG_VERSION"))
+            .ok()?
+            .trim()
+            .parse()
+            .ok()
     }
 
     fn is_running(&self) -> bool {
@@ -47,27 +51,48 @@ impl Place {
 
     fn session(&self, database: &str) -> Result<Session> {
         let mut config = postgres::Config::new();
-        config.host_path(&self.sockets).port(PORT).user(SUPERUSER).dbname(database);
-        Session::open(config).with_context(|| format!("the demo's server does not answer in {}", self.sockets.display()))
+        config
+            .host_path(&self.sockets)
+            .port(PORT)
+            .user(SUPERUSER)
+            .dbname(database);
+        Session::open(config).with_context(|| {
+            format!(
+                "the demo's server does not answer in {}",
+                self.sockets.display()
+            )
+        })
     }
 
     fn aim(&self, command: &mut Command, database: &str) {
-        command.env("PGHOST", &self.sockets).env("PGPORT", PORT.to_string());
+        command
+            .env("PGHOST", &self.sockets)
+            .env("PGPORT", PORT.to_string());
         command.env("PGUSER", SUPERUSER).env("PGDATABASE", database);
     }
 
     /// pg_ctl, because this server is to outlive us.
     fn pg_ctl(&self, server: &Server, order: &[&str]) -> Result<()> {
         let mut command = server.program("pg_ctl")?;
-        command.args(["--silent", "--wait", "--pgdata"]).arg(self.data()).args(order);
+        command
+            .args(["--silent", "--wait", "--pgdata"])
+            .arg(self.data())
+            .args(order);
         process::output(&mut command).map(drop)
     }
 
     fn start(&self, server: &Server) -> Result<()> {
         let log = self.folder.join("log");
-        let Some(log_name) = log.to_str() else { bail!("{} is no text", log.display()) };
+        let Some(log_name) = log.to_str() else {
+            bail!("{} is no text", log.display())
+        };
         self.pg_ctl(server, &["--log", log_name, "start"])
-            .with_context(|| format!("the log of the demo's server ends with:\n{}", data::tail(&log)))
+            .with_context(|| {
+                format!(
+                    "the log of the demo's server ends with:\n{}",
+                    data::tail(&log)
+                )
+            })
     }
 
     fn stop(&self, server: &Server) -> Result<()> {
@@ -86,7 +111,10 @@ pub fn stop(choice: &Choice) -> Result<()> {
         return Ok(());
     }
     place.stop(&server_of(&place, choice)?)?;
-    say(format_args!("the demo's server has stopped; its data stay in {}", place.data().display()));
+    say(format_args!(
+        "the demo's server has stopped; its data stay in {}",
+        place.data().display()
+    ));
     Ok(())
 }
 
@@ -94,7 +122,10 @@ pub fn stop(choice: &Choice) -> Result<()> {
 fn server_of(place: &Place, choice: &Choice) -> Result<Server> {
     let asked = choice.pg.is_some() || choice.pg_config.is_some();
     let choice = match place.major() {
-        Some(major) if !asked => Choice { pg: Some(major), pg_config: None },
+        Some(major) if !asked => Choice {
+            pg: Some(major),
+            pg_config: None,
+        },
         _ => choice.clone(),
     };
     Server::choose(&choice)
@@ -112,8 +143,9 @@ fn fresh(ready: &Ready, place: &Place) -> Result<()> {
         data::initdb(server, &place.data())?;
         data::write_settings(&place.data(), &place.sockets, data::FOR_TESTS)?;
         place.start(server)?;
-        place.session("postgres")?.try_run(&format!("CREATE DATABASE {}", quote_ident(DATABASE)))?;
-        Ok(())
+        place
+            .session("postgres")?
+            .run_or_tell(&format!("CREATE DATABASE {}", quote_ident(DATABASE)))
     })
 }
 
@@ -129,7 +161,9 @@ pub fn psql(choice: &Choice, arguments: &[String]) -> Result<()> {
             step("starting the demo's server", || place.start(&ready.server))?;
         } else {
             fresh(&ready, &place)?;
-            place.session(DATABASE)?.try_run("CREATE EXTENSION pg_tenancy")?;
+            place
+                .session(DATABASE)?
+                .run_or_tell("CREATE EXTENSION pg_tenancy")?;
         }
         drop(lock);
         ready.server
