@@ -1,0 +1,228 @@
+-- room isolation · Rust src/isolation · tests pgrx-tests/{tests,regress,isolation}
+
+CREATE TABLE tenancy_internal.protected_tables (
+    relation      regclass    PRIMARY KEY,     -- follows renames, survives pg_dump and pg_upgrade
+    root          regclass    NOT NULL,        -- the table that was protected: itself, or the parent of a partition or child
+    tenant_column name,                        -- NULL for access 'reference'
+    access        text        NOT NULL CHECK (access IN ('tenant', 'shared', 'reference')),
+    reference     text        NOT NULL CHECK (reference IN ('policy', 'foreign_key')),
+    undo          jsonb       NOT NULL,        -- what unprotect_table puts back (isolation::plan::Undo)
+    protected_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    protected_by  name        NOT NULL DEFAULT session_user
+);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.protected_tables', '');
+
+-- What src/model/table.rs holds of a relation.
+CREATE FUNCTION tenancy_internal.describe_table(target oid, asking oid) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE base_types(column_type, base, is_domain) AS (
+    SELECT DISTINCT a.atttypid, a.atttypid, t.typtype = 'd'
+      FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
+     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+    UNION ALL
+    SELECT b.column_type, d.typbasetype, t.typtype = 'd'
+      FROM base_types b JOIN pg_type d ON d.oid = b.base JOIN pg_type t ON t.oid = d.typbasetype
+     WHERE b.is_domain
+)
+SELECT jsonb_build_object(
+    'oid', c.oid::bigint,
+    'name', jsonb_build_object('schema', n.nspname, 'name', c.relname),
+    'kind', c.relkind,
+    'is_temporary', c.relpersistence = 't',
+    'is_system', n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast')
+        OR EXISTS (SELECT FROM pg_depend d
+                    WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'),
+    'is_partition', c.relispartition,
+    'parent', (SELECT jsonb_build_object('schema', pn.nspname, 'name', p.relname)
+                 FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
+                WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1),
+    'is_owned', pg_has_role(asking, c.relowner, 'USAGE'),
+    'row_security', c.relrowsecurity,
+    'forced', c.relforcerowsecurity,
+    'columns', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+                   'name', a.attname,
+                   'type_name', t.typname,
+                   'shown_type', format_type(a.atttypid, a.atttypmod),
+                   'is_domain', b.base <> a.atttypid,
+                   'not_null', a.attnotnull,
+                   'default', CASE WHEN a.attgenerated = '' THEN pg_get_expr(d.adbin, d.adrelid) END,
+                   'has_loose_collation', COALESCE(NOT co.collisdeterministic, false)
+               ) ORDER BY a.attnum)
+          FROM pg_attribute a
+          JOIN base_types b ON b.column_type = a.atttypid AND NOT b.is_domain
+          JOIN pg_type t ON t.oid = b.base
+          LEFT JOIN pg_attrdef d ON d.adrelid = a.attrelid AND d.adnum = a.attnum
+          LEFT JOIN pg_collation co ON co.oid = a.attcollation
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'),
+    'policies', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+                   'name', p.polname,
+                   'is_permissive', p.polpermissive,
+                   'command', p.polcmd,
+                   'for_public', p.polroles = '{0}',
+                   'using', pg_get_expr(p.polqual, p.polrelid),
+                   'check', pg_get_expr(p.polwithcheck, p.polrelid)
+               ) ORDER BY p.polname)
+          FROM pg_policy p WHERE p.polrelid = c.oid), '[]'),
+    'triggers', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+                   'name', g.tgname,
+                   'is_guard', g.tgenabled <> 'D' AND g.tgfoid = 'tenancy_internal.refuse_truncate()'::regprocedure
+               ) ORDER BY g.tgname)
+          FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal), '[]'),
+    'indexes', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+                   'name', ic.relname,
+                   'columns', (SELECT jsonb_agg(a.attname ORDER BY k.position)
+                                 FROM unnest(x.indkey::int2[]) WITH ORDINALITY AS k(attnum, position)
+                                 LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum AND k.attnum > 0
+                                WHERE k.position <= x.indnkeyatts),
+                   'is_unique', x.indisunique,
+                   'is_reliable', x.indisvalid AND x.indislive AND x.indimmediate AND x.indpred IS NULL
+               ) ORDER BY ic.relname)
+          FROM pg_index x JOIN pg_class ic ON ic.oid = x.indexrelid WHERE x.indrelid = c.oid), '[]'),
+    'foreign_keys', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+                   'name', k.conname,
+                   'columns', tenancy_internal.column_names(k.conrelid, k.conkey),
+                   'parent', k.confrelid::bigint,
+                   'parent_columns', tenancy_internal.column_names(k.confrelid, k.confkey),
+                   'on_update', k.confupdtype,
+                   'on_delete', k.confdeltype,
+                   'on_delete_columns', tenancy_internal.column_names(k.conrelid,    -- the catalog's column is new in 15
+                        ARRAY(SELECT (jsonb_array_elements_text(NULLIF(to_jsonb(k) -> 'confdelsetcols', 'null')))::int2)),
+                   'match_type', k.confmatchtype,
+                   'is_deferrable', k.condeferrable,
+                   'is_deferred', k.condeferred,
+                   'is_validated', k.convalidated
+               ) ORDER BY k.conname)
+          FROM pg_constraint k
+         WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0), '[]')
+)
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE c.oid = target
+$$;
+
+CREATE FUNCTION tenancy_internal.column_names(relation oid, numbers int2[]) RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE(jsonb_agg(a.attname ORDER BY k.position), '[]')
+      FROM unnest(numbers) WITH ORDINALITY AS k(attnum, position)
+      JOIN pg_attribute a ON a.attrelid = relation AND a.attnum = k.attnum
+$$;
+
+-- The relation, its partitions and its inheritance children, parents first.
+CREATE FUNCTION tenancy_internal.table_family(target oid) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE family(relation, depth) AS (
+    SELECT target, 0
+    UNION ALL
+    SELECT i.inhrelid, f.depth + 1 FROM family f JOIN pg_inherits i ON i.inhparent = f.relation
+)
+SELECT f.relation FROM family f GROUP BY f.relation ORDER BY pg_catalog.max(f.depth), f.relation::regclass::text
+$$;
+
+-- True, and gone with the extension: a policy that says so is dropped by DROP EXTENSION ... CASCADE, which closes the table.
+CREATE FUNCTION tenancy_internal.open_rows() RETURNS boolean
+LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT true';
+
+-- Why a role must not be an application role; NULL when nothing speaks against it.
+CREATE FUNCTION tenancy_internal.role_danger(grantee oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE reach(role, path) AS (
+    SELECT r.oid, ARRAY[r.rolname::text] FROM pg_roles r WHERE r.oid = grantee
+    UNION ALL
+    SELECT m.roleid, reach.path || r.rolname::text
+      FROM reach JOIN pg_auth_members m ON m.member = reach.role JOIN pg_roles r ON r.oid = m.roleid
+     WHERE r.rolname <> ALL (reach.path)
+), dangers(path, rank, danger) AS (
+    SELECT reach.path, v.rank, v.danger
+      FROM reach JOIN pg_roles r ON r.oid = reach.role
+      CROSS JOIN LATERAL (VALUES
+        (1, CASE WHEN r.rolsuper THEN 'is a superuser' END),
+        (2, CASE WHEN r.rolbypassrls THEN 'has BYPASSRLS' END),
+        (3, CASE WHEN r.rolcreaterole AND current_setting('server_version_num')::int < 160000
+                 THEN 'has CREATEROLE and can grant itself any role' END),
+        (4, CASE WHEN r.rolname IN ('pg_execute_server_program', 'pg_write_server_files', 'pg_read_server_files')
+                 THEN 'reaches the server''s files, and with them every row' END),
+        (5, CASE WHEN r.rolreplication THEN 'has REPLICATION and can stream every row' END),
+        (6, (SELECT 'owns protected table ' || p.relation::text
+               FROM tenancy_internal.protected_tables p JOIN pg_class c ON c.oid = p.relation
+              WHERE c.relowner = r.oid ORDER BY c.relname LIMIT 1))
+      ) AS v(rank, danger)
+     WHERE v.danger IS NOT NULL
+)
+SELECT CASE WHEN cardinality(path) = 1 THEN format('Role "%s" %s.', path[1], danger)
+            ELSE format('Role "%s" %s; the path there is %s.', path[cardinality(path)], danger, array_to_string(path, ' -> '))
+       END
+  FROM dangers ORDER BY cardinality(path), rank, path LIMIT 1
+$$;
+
+CREATE VIEW tenancy.protected_tables AS
+SELECT p.relation,
+       p.tenant_column,
+       CASE WHEN p.access = 'reference' THEN NULL
+            WHEN a.atttypid = 'pg_catalog.uuid'::pg_catalog.regtype THEN 'id'
+            WHEN a.atttypid IN ('pg_catalog.int2'::pg_catalog.regtype, 'pg_catalog.int4'::pg_catalog.regtype,
+                                'pg_catalog.int8'::pg_catalog.regtype) THEN 'number'
+            WHEN a.atttypid IN ('pg_catalog.text'::pg_catalog.regtype, 'pg_catalog.varchar'::pg_catalog.regtype) THEN 'code'
+            ELSE pg_catalog.format_type(a.atttypid, NULL) END AS tenant_key,
+       p.access,
+       p.reference,
+       NULLIF(p.root, p.relation) AS part_of,
+       c.relrowsecurity AND c.relforcerowsecurity
+           AND EXISTS (SELECT FROM pg_catalog.pg_policy y
+                        WHERE y.polrelid = p.relation AND NOT y.polpermissive
+                          AND y.polname IN ('tenancy_isolation', 'tenancy_isolation_insert')) AS is_enforced,
+       p.protected_at,
+       p.protected_by
+  FROM tenancy_internal.protected_tables p
+  JOIN pg_catalog.pg_class c ON c.oid = p.relation
+  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.relation AND a.attname = p.tenant_column AND NOT a.attisdropped;
+
+-- An application role sees its own tenant and nobody else's; CASE keeps the planner from asking for a tenant that an
+-- administrator need not have.
+ALTER TABLE tenancy.tenants ENABLE ROW LEVEL SECURITY;
+CREATE POLICY tenancy_isolation ON tenancy.tenants
+    USING (CASE WHEN tenancy.is_admin() THEN true ELSE id = tenancy.current_tenant_id() END);
+
+CREATE FUNCTION tenancy_internal.forget_dropped_tables() RETURNS event_trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    DELETE FROM tenancy_internal.protected_tables p
+     USING pg_event_trigger_dropped_objects() d
+     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND p.relation = d.objid::regclass;
+END $$;
+CREATE EVENT TRIGGER tenancy_forget_dropped_tables ON sql_drop
+    WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP EXTENSION')
+    EXECUTE FUNCTION tenancy_internal.forget_dropped_tables();
+
+-- DROP EXTENSION ... CASCADE takes the restrictive policies along and would leave a user's permissive ones in charge.
+CREATE EVENT TRIGGER tenancy_close_before_drop ON ddl_command_start
+    WHEN TAG IN ('DROP EXTENSION')
+    EXECUTE FUNCTION tenancy_internal.close_before_drop();
+ALTER EVENT TRIGGER tenancy_close_before_drop ENABLE ALWAYS;
+
+COMMENT ON TABLE tenancy_internal.protected_tables IS 'the protected tables, their partitions and children, and what unprotect_table puts back';
+COMMENT ON VIEW tenancy.protected_tables IS 'the protected tables, with their partitions and children';
+COMMENT ON COLUMN tenancy.protected_tables.tenant_key IS 'which key the tenant column holds: id, number or code';
+COMMENT ON COLUMN tenancy.protected_tables.part_of IS 'the protected table whose partition or child it is';
+COMMENT ON COLUMN tenancy.protected_tables.is_enforced IS 'row security is on and forced, and the isolation policy is there';
+COMMENT ON FUNCTION tenancy_internal.describe_table(oid, oid) IS 'what protection looks at in a relation';
+COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names for attribute numbers';
+COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its partitions and its inheritance children';
+COMMENT ON FUNCTION tenancy_internal.open_rows() IS 'true; a policy that uses it goes with the extension';
+COMMENT ON FUNCTION tenancy_internal.role_danger(oid) IS 'why a role must not be an application role; NULL when it may';
+COMMENT ON FUNCTION tenancy_internal.refuse_truncate() IS 'refuses TRUNCATE of a protected table to everybody whom row security binds';
+COMMENT ON FUNCTION tenancy_internal.forget_dropped_tables() IS 'removes dropped tables from the list of protected ones';
+COMMENT ON FUNCTION tenancy_internal.close_before_drop() IS 'closes every protected table before DROP EXTENSION pg_tenancy';
+COMMENT ON FUNCTION tenancy.protect_table(regclass, name, text, text, text, text, boolean) IS
+    'isolates a table by tenant: column, default, index, keys, policies, TRUNCATE guard, on partitions and children too; plan_protection shows the steps';
+COMMENT ON FUNCTION tenancy.plan_protection(regclass, name, text, text, text, text, boolean) IS
+    'the steps protect_table would take, with their locks and reasons';
+COMMENT ON FUNCTION tenancy.unprotect_table(regclass) IS 'puts back what was there before protect_table; columns and data stay';
+COMMENT ON FUNCTION tenancy.protect_schema(name, name, text) IS
+    'protects each table of a schema that has the tenant column, and says why the others were left';
+COMMENT ON FUNCTION tenancy.grant_usage(regrole) IS
+    'gives an application role what it needs; refuses a role that could get past row security and says how';
+COMMENT ON FUNCTION tenancy.revoke_usage(regrole) IS 'takes back what tenancy.grant_usage gave';

@@ -1,0 +1,306 @@
+//! Every refusal of this extension: its SQLSTATE, message, detail and hint.
+//!
+//! Pure: `pg::report` turns a refusal into PostgreSQL's error.
+#![forbid(unsafe_code)]
+
+use crate::model::{Ident, KeyKind, QualifiedName, Status};
+use std::fmt;
+
+/// The SQLSTATEs in use (ARCHITECTURE, "SQLSTATEs").
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum State {
+    /// 55000
+    NotInPrerequisiteState,
+    /// 42501
+    InsufficientPrivilege,
+    /// 42704
+    UndefinedObject,
+    /// 42703
+    UndefinedColumn,
+    /// 22023
+    InvalidParameterValue,
+    /// 42710
+    DuplicateObject,
+    /// 42809
+    WrongObjectType,
+    /// 42804
+    DatatypeMismatch,
+    /// 23502
+    NotNullViolation,
+    /// 23503
+    ForeignKeyViolation,
+    /// 0A000
+    FeatureNotSupported,
+}
+
+/// What a user sees of a refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Face {
+    pub state: State,
+    pub message: String,
+    pub detail: Option<String>,
+    pub hint: Option<String>,
+}
+
+impl Face {
+    fn new(state: State, message: impl Into<String>) -> Self {
+        Self { state, message: message.into(), detail: None, hint: None }
+    }
+
+    fn detail(mut self, detail: impl Into<String>) -> Self {
+        self.detail = Some(detail.into());
+        self
+    }
+
+    fn hint(mut self, hint: impl Into<String>) -> Self {
+        self.hint = Some(hint.into());
+        self
+    }
+}
+
+/// A refusal.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum TenancyError {
+    // arguments
+    MissingArgument { argument: &'static str },
+    UnknownChoice { argument: &'static str, given: String, choices: &'static [&'static str] },
+    MalformedName { name: String },
+    // registry
+    MalformedTenant { text: String },
+    MalformedCode { code: String },
+    UnknownTenant { tenant: String },
+    DuplicateTenant { key: &'static str, value: String },
+    TenantDiffers { code: String, key: &'static str, stored: String, given: String },
+    UnknownPlan { plan: String },
+    IllegalStatusMove { tenant: String, from: Status, to: Status, hint: &'static str },
+    ImmutableKeys { tenant: String },
+    TenantRowKept { tenant: String },
+    RegistryTruncated,
+    UnknownRole { role: u32 },
+    UnsafeRole { role: String, reason: String },
+    // context
+    NoTenant { ended: bool },
+    StaleTenant { tenant: String },
+    SecondTenant { first: String, second: String },
+    PinnedTenant { pinned: String, second: String },
+    RestoredTenant { now: String, sealed: String },
+    ForbiddenSource { source: &'static str },
+    TenantUnavailable { tenant: String, status: Status, reason: Option<String> },
+    ReadOnlyTenant { tenant: String, reason: Option<String> },
+    OtherTenant { expected: String, current: String },
+    NotInstalled,
+    // isolation
+    NotATable { relation: QualifiedName, kind: &'static str },
+    SystemTable { relation: QualifiedName },
+    TemporaryTable { relation: QualifiedName },
+    IsPartition { relation: QualifiedName, parent: QualifiedName },
+    NoTenantColumn { table: QualifiedName, column: Ident },
+    WrongTenantType { table: QualifiedName, column: Ident, found: String },
+    LooseCollation { table: QualifiedName, column: Ident },
+    RowsWithoutTenant { table: QualifiedName, column: Ident, rows: i64 },
+    RowsOfUnknownTenants { table: QualifiedName, column: Ident, rows: i64, sample: String, key: KeyKind },
+    CrossTenantRows { constraint: Ident, table: QualifiedName, parent: QualifiedName, rows: i64 },
+    OtherProtection { table: QualifiedName, aspect: &'static str, stored: String, given: String },
+    NotProtected { table: QualifiedName },
+    NotOwner { table: QualifiedName, role: String },
+    TruncateBound { table: QualifiedName, role: String },
+    UnknownSchema { schema: Ident },
+    ArgumentConflict { message: &'static str, hint: &'static str },
+    // the seam
+    Internal { what: String },
+}
+
+impl TenancyError {
+    /// The refusal as the user reads it.
+    pub fn face(&self) -> Face {
+        use State::*;
+        use TenancyError as E;
+        match self {
+            E::MissingArgument { argument } => {
+                Face::new(InvalidParameterValue, format!("argument \"{argument}\" must not be null"))
+                    .hint(format!("Give a value for \"{argument}\"."))
+            }
+            E::UnknownChoice { argument, given, choices } => {
+                Face::new(InvalidParameterValue, format!("\"{given}\" is not a value of \"{argument}\""))
+                    .hint(format!("Use one of: {}.", choices.join(", ")))
+            }
+            E::MalformedName { name } => Face::new(InvalidParameterValue, format!("\"{name}\" cannot be a name"))
+                .hint("A name has 1 to 63 bytes."),
+
+            E::MalformedTenant { text } => {
+                Face::new(InvalidParameterValue, format!("\"{text}\" cannot name a tenant"))
+                    .hint("Give a tenant's id (uuid), number (bigint) or code (text of at most 100 bytes).")
+            }
+            E::MalformedCode { code } => {
+                Face::new(InvalidParameterValue, format!("\"{code}\" cannot be a tenant code")).hint(
+                    "A code has 1 to 100 bytes, no control characters and no outer white space, and is neither a number nor a UUID.",
+                )
+            }
+            E::UnknownTenant { tenant } => Face::new(UndefinedObject, format!("tenant \"{tenant}\" does not exist"))
+                .hint("Provision it with tenancy.create_tenant(...); tenancy.tenants lists those that exist."),
+            E::DuplicateTenant { key, value } => {
+                Face::new(DuplicateObject, format!("a tenant with {key} \"{value}\" already exists"))
+                    .hint("Choose another key, or call tenancy.create_tenant(..., if_not_exists => true).")
+            }
+            E::TenantDiffers { code, key, stored, given } => {
+                Face::new(DuplicateObject, format!("tenant \"{code}\" already exists with another {key}"))
+                    .detail(format!("Its {key} is {stored}, the call says {given}."))
+                    .hint("A tenant's keys never change; leave the argument out or give the stored value.")
+            }
+            E::UnknownPlan { plan } => Face::new(UndefinedObject, format!("plan \"{plan}\" does not exist"))
+                .hint("tenancy.plans lists the plans; insert a row there to add one."),
+            E::IllegalStatusMove { tenant, from, to, hint } => Face::new(
+                NotInPrerequisiteState,
+                format!("tenant \"{tenant}\" is {} and cannot become {}", from.as_str(), to.as_str()),
+            )
+            .hint(*hint),
+            E::ImmutableKeys { tenant } => {
+                Face::new(InsufficientPrivilege, format!("the keys of tenant \"{tenant}\" cannot be changed"))
+                    .hint("Rows refer to a tenant by its id, number and code; change its name with tenancy.update_tenant(...).")
+            }
+            E::TenantRowKept { tenant } => {
+                Face::new(InsufficientPrivilege, format!("tenant \"{tenant}\" cannot be removed from tenancy.tenants"))
+                    .hint("Call tenancy.delete_tenant(...); the row stays, so that its keys are never used again.")
+            }
+            E::RegistryTruncated => Face::new(InsufficientPrivilege, "tenancy.tenants cannot be truncated")
+                .hint("Call tenancy.delete_tenant(...) for each tenant that is to go."),
+            E::UnknownRole { role } => Face::new(UndefinedObject, format!("role with OID {role} does not exist"))
+                .hint("Give the name of an existing role."),
+            E::UnsafeRole { role, reason } => Face::new(
+                InsufficientPrivilege,
+                format!("role \"{role}\" must not be an application role"),
+            )
+            .detail(reason.clone())
+            .hint("Give the application a login role of its own, without these attributes and memberships."),
+
+            E::NoTenant { ended: false } => {
+                Face::new(NotInPrerequisiteState, "no tenant is set for this transaction")
+                    .hint("Call tenancy.set_tenant(...) at the start of the transaction.")
+            }
+            E::NoTenant { ended: true } => Face::new(NotInPrerequisiteState, "no tenant is set for this transaction")
+                .detail("The tenant set earlier in this session ended with its transaction.")
+                .hint("Open a transaction with BEGIN and call tenancy.set_tenant(...) in it."),
+            E::StaleTenant { tenant } => {
+                Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" was set in an earlier transaction"))
+                    .detail("A tenant is valid only in the transaction that set it.")
+                    .hint("Open a transaction with BEGIN and call tenancy.set_tenant(...) or SET LOCAL app.current_tenant_id in it.")
+            }
+            E::SecondTenant { first, second } => Face::new(
+                InsufficientPrivilege,
+                format!("this transaction belongs to tenant \"{first}\" and cannot change to \"{second}\""),
+            )
+            .hint("End the transaction first; a role with EXECUTE on tenancy.switch_tenant may call that instead."),
+            E::PinnedTenant { pinned, second } => Face::new(
+                InsufficientPrivilege,
+                format!("this connection is pinned to tenant \"{pinned}\" and cannot change to \"{second}\""),
+            )
+            .detail("ALTER ROLE or ALTER DATABASE ... SET app.current_tenant_id fixed the tenant of the connection.")
+            .hint("Connect as another role; a role with EXECUTE on tenancy.switch_tenant may call that instead."),
+            E::RestoredTenant { now, sealed } => Face::new(
+                InsufficientPrivilege,
+                format!("this transaction belongs to tenant \"{sealed}\", but a rollback put \"{now}\" back"),
+            )
+            .detail("A rolled-back savepoint, block or function restored the tenant that was set before it.")
+            .hint("End the transaction, or call tenancy.switch_tenant(...) again where that is permitted."),
+            E::ForbiddenSource { source } => {
+                Face::new(InsufficientPrivilege, format!("app.current_tenant_id cannot be set by {source}"))
+                    .hint("Set it in the transaction that uses it; only a superuser may store it, for a role or database.")
+            }
+            E::TenantUnavailable { tenant, status, reason } => {
+                let face = Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}", status.as_str()));
+                let face = match reason {
+                    Some(reason) => face.detail(format!("Reason: {reason}")),
+                    None => face,
+                };
+                face.hint(match status {
+                    Status::Deleted => "An administrator can bring it back with tenancy.undelete_tenant(...).",
+                    _ => "An administrator can bring it back with tenancy.resume_tenant(...).",
+                })
+            }
+            E::ReadOnlyTenant { tenant, reason } => {
+                let face = Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is read-only"));
+                let face = match reason {
+                    Some(reason) => face.detail(format!("Reason: {reason}")),
+                    None => face,
+                };
+                face.hint("An administrator can permit writes again with tenancy.resume_tenant(...).")
+            }
+            E::OtherTenant { expected, current } => Face::new(
+                InsufficientPrivilege,
+                format!("this transaction belongs to tenant \"{current}\", not to \"{expected}\""),
+            )
+            .hint("Set the tenant that the rest of the transaction expects before this call."),
+            E::NotInstalled => Face::new(UndefinedObject, "extension pg_tenancy is not installed in this database")
+                .hint("Run CREATE EXTENSION pg_tenancy."),
+
+            E::NotATable { relation, kind } => Face::new(WrongObjectType, format!("{relation} is a {kind}, not a table"))
+                .hint("Protect the tables it reads; a view then needs WITH (security_invoker = true)."),
+            E::SystemTable { relation } => Face::new(WrongObjectType, format!("{relation} belongs to the system or to an extension"))
+                .hint("Only tables of your own can be protected."),
+            E::TemporaryTable { relation } => Face::new(WrongObjectType, format!("{relation} is a temporary table"))
+                .hint("A temporary table belongs to one session already; protect a permanent one."),
+            E::IsPartition { relation, parent } => Face::new(WrongObjectType, format!("{relation} is a partition or child of {parent}"))
+                .hint(format!("Call tenancy.protect_table on {parent}; its partitions and children are protected with it.")),
+            E::NoTenantColumn { table, column } => {
+                Face::new(UndefinedColumn, format!("table {table} has no column {column}"))
+                    .hint("Name the tenant column with tenant_column => '...', or give assign_existing_rows_to => '<tenant>' to have it added.")
+            }
+            E::WrongTenantType { table, column, found } => Face::new(
+                DatatypeMismatch,
+                format!("column {column} of {table} is of type {found}, which holds no tenant key"),
+            )
+            .hint("A tenant column is uuid (a tenant's id), integer or bigint (its number), or text or varchar (its code)."),
+            E::LooseCollation { table, column } => Face::new(
+                FeatureNotSupported,
+                format!("column {column} of {table} has a nondeterministic collation"),
+            )
+            .detail("Codes of two tenants could compare as equal.")
+            .hint("Change the column to a deterministic collation first."),
+            E::RowsWithoutTenant { table, column, rows } => {
+                Face::new(NotNullViolation, format!("{rows} rows of {table} have no tenant in {column}"))
+                    .hint("Give them one with assign_existing_rows_to => '<tenant>', or protect the table with access => 'shared'.")
+            }
+            E::RowsOfUnknownTenants { table, column, rows, sample, key } => {
+                let argument = key.column();
+                Face::new(ForeignKeyViolation, format!("{rows} rows of {table} belong to tenants that do not exist"))
+                    .detail(format!("Values of {column} without a tenant: {sample}"))
+                    .hint(format!("Provision them with tenancy.create_tenant(code, {argument} => ...) or correct the rows."))
+            }
+            E::CrossTenantRows { constraint, table, parent, rows } => Face::new(
+                ForeignKeyViolation,
+                format!("{rows} rows of {table} refer to rows of another tenant in {parent}"),
+            )
+            .detail(format!("Foreign key {constraint}."))
+            .hint("Correct these rows, or call with foreign_keys => 'keep' and correct them later."),
+            E::OtherProtection { table, aspect, stored, given } => Face::new(
+                DuplicateObject,
+                format!("table {table} is already protected with another {aspect}"),
+            )
+            .detail(format!("Its {aspect} is {stored}, the call says {given}."))
+            .hint("Call tenancy.unprotect_table(...) first."),
+            E::NotProtected { table } => Face::new(UndefinedObject, format!("table {table} is not protected"))
+                .hint("tenancy.protected_tables lists those that are; for a partition or child call with its parent."),
+            E::NotOwner { table, role } => Face::new(InsufficientPrivilege, format!("role \"{role}\" does not own table {table}"))
+                .hint("Call as the owner of the table or as a superuser."),
+            E::TruncateBound { table, role } => {
+                Face::new(InsufficientPrivilege, format!("role \"{role}\" cannot truncate protected table {table}"))
+                    .detail("TRUNCATE would remove the rows of every tenant.")
+                    .hint("Use DELETE, which removes only the current tenant's rows.")
+            }
+            E::UnknownSchema { schema } => Face::new(UndefinedObject, format!("schema {schema} does not exist"))
+                .hint("Give the name of an existing schema."),
+            E::ArgumentConflict { message, hint } => Face::new(InvalidParameterValue, *message).hint(*hint),
+
+            E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
+                .hint("This should not happen; please report it with the statement that was run."),
+        }
+    }
+}
+
+impl fmt::Display for TenancyError {
+    fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
+        f.write_str(&self.face().message)
+    }
+}
+
+impl std::error::Error for TenancyError {}

@@ -1,0 +1,182 @@
+//! Isolation: a protected table shows and takes a tenant's own rows only, whoever asks.
+//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs. Statements: store.rs.
+
+mod plan;
+mod policy;
+mod store;
+
+pgrx::extension_sql_file!(
+    "../../sql/isolation.sql",
+    requires = [
+        "context",
+        tenancy::protect_table,
+        tenancy::plan_protection,
+        tenancy::unprotect_table,
+        tenancy::protect_schema,
+        tenancy::grant_usage,
+        tenancy::revoke_usage,
+        tenancy_internal::refuse_truncate,
+        tenancy_internal::close_before_drop
+    ]
+);
+
+#[pgrx::pg_schema]
+mod tenancy {
+    use super::store::{self, Arguments};
+    use crate::pg::{Oid, given, relation};
+    use pgrx::{PgRelation, pg_sys::panic::ErrorReport, prelude::*};
+
+    /// Isolates `target` by tenant, with its partitions and inheritance children.
+    ///
+    /// `access` is `tenant`, `shared` or `reference`; `foreign_keys` `composite` or `keep`; `reference` `policy` or
+    /// `foreign_key`. Takes ACCESS EXCLUSIVE when there is something to do, and does nothing the second time.
+    /// 42809 for what is no table of the user's own, 42703 without the tenant column, 42804 for one of another type,
+    /// 23502 and 23503 for rows without a (known) tenant, 42501 without ownership, 42710 when protected differently.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.protect_table(
+    target regclass, tenant_column name DEFAULT 'tenant_id', access text DEFAULT 'tenant',
+    assign_existing_rows_to text DEFAULT NULL, foreign_keys text DEFAULT 'composite', reference text DEFAULT 'policy',
+    open_policy boolean DEFAULT true
+) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn protect_table(
+        target: Option<PgRelation>,
+        tenant_column: Option<&std::ffi::CStr>,
+        access: Option<&str>,
+        assign_existing_rows_to: Option<&str>,
+        foreign_keys: Option<&str>,
+        reference: Option<&str>,
+        open_policy: Option<bool>,
+    ) -> Result<(), ErrorReport> {
+        let arguments = Arguments::given(
+            tenant_column,
+            access,
+            assign_existing_rows_to,
+            foreign_keys,
+            reference,
+            open_policy,
+        )?;
+        Ok(store::protect(relation(target)?, &arguments)?)
+    }
+
+    /// The steps `protect_table` would take with the same arguments; changes nothing.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.plan_protection(
+    target regclass, tenant_column name DEFAULT 'tenant_id', access text DEFAULT 'tenant',
+    assign_existing_rows_to text DEFAULT NULL, foreign_keys text DEFAULT 'composite', reference text DEFAULT 'policy',
+    open_policy boolean DEFAULT true
+) RETURNS TABLE (step integer, action text, statement text, lock text, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    #[expect(clippy::type_complexity, reason = "the columns of the answer")]
+    fn plan_protection(
+        target: Option<PgRelation>,
+        tenant_column: Option<&std::ffi::CStr>,
+        access: Option<&str>,
+        assign_existing_rows_to: Option<&str>,
+        foreign_keys: Option<&str>,
+        reference: Option<&str>,
+        open_policy: Option<bool>,
+    ) -> Result<
+        TableIterator<
+            'static,
+            (
+                name!(step, i32),
+                name!(action, String),
+                name!(statement, Option<String>),
+                name!(lock, Option<String>),
+                name!(reason, String),
+            ),
+        >,
+        ErrorReport,
+    > {
+        let arguments = Arguments::given(
+            tenant_column,
+            access,
+            assign_existing_rows_to,
+            foreign_keys,
+            reference,
+            open_policy,
+        )?;
+        let steps = store::plan_protection(relation(target)?, &arguments)?;
+        Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
+            let statement = step.statement().map(|sql| sql.to_string());
+            (number, step.action().to_owned(), statement, step.lock().map(str::to_owned), step.reason())
+        })))
+    }
+
+    /// Puts back what was there before `protect_table`; columns and data stay. 42704 when it is not protected.
+    #[pg_extern]
+    fn unprotect_table(target: Option<PgRelation>) -> Result<(), ErrorReport> {
+        Ok(store::unprotect(relation(target)?)?)
+    }
+
+    /// Protects each table of `schema` that has the tenant column, and says why the others were left.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.protect_schema(
+    schema name, tenant_column name DEFAULT 'tenant_id', access text DEFAULT 'tenant'
+) RETURNS TABLE (relation regclass, outcome text, reason text)
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn protect_schema(
+        schema: Option<&std::ffi::CStr>,
+        tenant_column: Option<&std::ffi::CStr>,
+        access: Option<&str>,
+    ) -> Result<
+        TableIterator<'static, (name!(relation, Oid), name!(outcome, String), name!(reason, Option<String>))>,
+        ErrorReport,
+    > {
+        let arguments =
+            Arguments::given(tenant_column, access, None, Some("composite"), Some("policy"), Some(true))?;
+        let schema = given("schema", schema)?.to_string_lossy();
+        let outcomes = store::protect_schema(&schema, &arguments)?;
+        Ok(TableIterator::new(outcomes.into_iter().map(|o| (o.relation, o.outcome.to_owned(), o.reason))))
+    }
+
+    /// Gives an application role what it needs. 42501 for a role that could get past row security, saying how.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.grant_usage(role regrole) RETURNS void
+LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn grant_usage(role: Option<Oid>) -> Result<(), ErrorReport> {
+        Ok(store::grant_usage(given("role", role)?)?)
+    }
+
+    /// Takes back what `grant_usage` gave.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.revoke_usage(role regrole) RETURNS void
+LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn revoke_usage(role: Option<Oid>) -> Result<(), ErrorReport> {
+        Ok(store::revoke_usage(given("role", role)?)?)
+    }
+}
+
+#[pgrx::pg_schema]
+mod tenancy_internal {
+    use super::store;
+    use crate::pg::{event, qualified_name};
+    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+    use pgrx::prelude::*;
+
+    /// Refuses TRUNCATE of a protected table to everybody whom row security binds.
+    #[pg_trigger]
+    fn refuse_truncate<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
+        let relation = trigger.relation().unwrap_or_report();
+        store::refuse_truncate(relation.oid(), qualified_name(&relation).map_err(ErrorReport::from).unwrap_or_report())
+            .map_err(ErrorReport::from)
+            .unwrap_or_report();
+        Ok(None::<PgHeapTuple<'a, AllocatedByPostgres>>)
+    }
+
+    /// Closes every protected table before DROP EXTENSION pg_tenancy.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.close_before_drop() RETURNS event_trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn close_before_drop(call: event::Call) -> Result<(), ErrorReport> {
+        if event::drops_this_extension(call) {
+            store::close_all()?;
+        }
+        Ok(())
+    }
+}

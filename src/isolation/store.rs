@@ -1,0 +1,551 @@
+//! Reads what the plan is made from, and carries steps out.
+
+use super::plan::{self, Facts, Neighbour, Reference, Remembered, Request, Step, TenantKeys, Undo};
+use super::policy::{self, Access};
+use crate::error::TenancyError;
+use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
+use crate::pg::{Oid, cache, given, role, spi};
+use std::collections::HashMap;
+use std::ffi::CStr;
+
+/// The arguments of `protect_table`, checked for NULL.
+pub struct Arguments<'a> {
+    pub tenant_column: &'a str,
+    pub access: &'a str,
+    pub assign_existing_rows_to: Option<&'a str>,
+    pub foreign_keys: &'a str,
+    pub reference: &'a str,
+    pub open_policy: bool,
+}
+
+impl<'a> Arguments<'a> {
+    /// Refuses NULL where a value is needed.
+    pub fn given(
+        tenant_column: Option<&'a CStr>,
+        access: Option<&'a str>,
+        assign_existing_rows_to: Option<&'a str>,
+        foreign_keys: Option<&'a str>,
+        reference: Option<&'a str>,
+        open_policy: Option<bool>,
+    ) -> Result<Self, TenancyError> {
+        Ok(Self {
+            tenant_column: given("tenant_column", tenant_column)?.to_str().map_err(|_| TenancyError::MalformedName {
+                name: tenant_column.unwrap_or_default().to_string_lossy().into_owned(),
+            })?,
+            access: given("access", access)?,
+            assign_existing_rows_to,
+            foreign_keys: given("foreign_keys", foreign_keys)?,
+            reference: given("reference", reference)?,
+            open_policy: given("open_policy", open_policy)?,
+        })
+    }
+}
+
+/// A protected relation as it is recorded.
+struct Entry {
+    root: Oid,
+    column: Option<Ident>,
+    access: Access,
+    reference: Reference,
+    undo: Undo,
+}
+
+/// Protects `target` with its partitions and children.
+pub fn protect(target: Oid, arguments: &Arguments<'_>) -> Result<(), TenancyError> {
+    let request = request(arguments)?;
+    protect_as(target, &request)
+}
+
+fn protect_as(target: Oid, request: &Request) -> Result<(), TenancyError> {
+    spi::undisturbed(|| {
+        let steps = plan_for(target, request, spi::Snapshot::Statement)?.1;
+        if steps.iter().all(|step| step.statement().is_none()) {
+            steps.iter().try_for_each(execute)?;
+            return Ok(());
+        }
+        lock(target)?;
+        let (before, steps) = plan_for(target, request, spi::Snapshot::Latest)?;
+        steps.iter().try_for_each(execute)?;
+        record(&before, request)
+    })
+}
+
+/// The steps that `protect` would take.
+pub fn plan_protection(target: Oid, arguments: &Arguments<'_>) -> Result<Vec<Step>, TenancyError> {
+    let request = request(arguments)?;
+    spi::undisturbed(|| Ok(plan_for(target, &request, spi::Snapshot::Statement)?.1))
+}
+
+fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Facts, Vec<Step>), TenancyError> {
+    let facts = facts(target, request, view)?;
+    let entries = entries(view)?;
+    if let (Some(root), Some(entry)) = (facts.family.first(), entries.get(&target)) {
+        refuse_other_protection(root, entry, target, request)?;
+    }
+    let steps = plan::protect(&facts, request)?;
+    let role = role::current_role();
+    for table in facts.family.iter().filter(|_| !steps.is_empty()) {
+        plan::refuse_stranger(table, &role)?;
+    }
+    for neighbour in &facts.neighbours {
+        if steps.iter().any(|step| matches!(step, Step::ScopeForeignKey(link) if link.child == neighbour.table.name)) {
+            plan::refuse_stranger(&neighbour.table, &role)?;
+        }
+    }
+    Ok((facts, steps))
+}
+
+fn refuse_other_protection(
+    root: &Table,
+    entry: &Entry,
+    target: Oid,
+    request: &Request,
+) -> Result<(), TenancyError> {
+    let differs = |aspect, stored: String, given: String| {
+        Err(TenancyError::OtherProtection { table: root.name.clone(), aspect, stored, given })
+    };
+    if entry.root != target {
+        return Ok(()); // refused as a partition or child; a detached one is protected anew
+    }
+    if entry.access != request.access {
+        return differs("access", entry.access.name().into(), request.access.name().into());
+    }
+    if let Some(column) = entry.column.as_ref().filter(|column| **column != request.column) {
+        return differs("tenant column", column.to_string(), request.column.to_string());
+    }
+    if entry.reference == Reference::ForeignKey && request.reference == Reference::Policy {
+        return differs("reference", "foreign_key".into(), "policy".into());
+    }
+    Ok(())
+}
+
+fn request(arguments: &Arguments<'_>) -> Result<Request, TenancyError> {
+    const KEYS: &[&str] = &["composite", "keep"];
+    const REFERENCES: &[&str] = &["policy", "foreign_key"];
+    let choice = |argument, given: &str, choices: &'static [&'static str]| {
+        choices.iter().position(|choice| *choice == given).ok_or_else(|| TenancyError::UnknownChoice {
+            argument,
+            given: given.to_owned(),
+            choices,
+        })
+    };
+    let access = Access::from_name(arguments.access).ok_or_else(|| TenancyError::UnknownChoice {
+        argument: "access",
+        given: arguments.access.to_owned(),
+        choices: Access::NAMES,
+    })?;
+    let composite_keys = choice("foreign_keys", arguments.foreign_keys, KEYS)? == 0;
+    let reference = match choice("reference", arguments.reference, REFERENCES)? {
+        0 => Reference::Policy,
+        _ => Reference::ForeignKey,
+    };
+    let assign = arguments.assign_existing_rows_to.map(tenant_keys).transpose()?;
+    if assign.is_some() && access != Access::Tenant {
+        return Err(TenancyError::ArgumentConflict {
+            message: "assign_existing_rows_to goes with access 'tenant' only",
+            hint: "Rows without a tenant are what access 'shared' is for, and a reference table has no tenants.",
+        });
+    }
+    Ok(Request {
+        column: Ident::new(arguments.tenant_column)?,
+        access,
+        reference,
+        composite_keys,
+        open_policy: arguments.open_policy,
+        assign,
+        server_version: spi::server_version(),
+        is_bound_as_owner: !role::bypasses_row_security(),
+    })
+}
+
+fn tenant_keys(tenant: &str) -> Result<TenantKeys, TenancyError> {
+    let found = cache::find(&tenant.parse()?)?
+        .ok_or_else(|| TenancyError::UnknownTenant { tenant: tenant.to_owned() })?;
+    Ok(TenantKeys { id: found.id.to_string(), number: found.number.to_string(), code: found.code.to_string() })
+}
+
+fn facts(target: Oid, request: &Request, view: spi::Snapshot) -> Result<Facts, TenancyError> {
+    let family = family(target, view)?;
+    let oids: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
+    let neighbours = neighbours(&oids, view)?;
+    let lacks_column = |root: &&Table| root.column(&request.column).is_none() && request.access == Access::Tenant;
+    let has_rows = match family.first().filter(lacks_column).filter(|root| matches!(root.kind, 'r' | 'p')) {
+        Some(root) => {
+            let sql = Sql::text("SELECT EXISTS (SELECT FROM ").name(&root.name).then(")");
+            spi::read_in(view, &sql, &[], |row| row.must::<bool>(1))?.first().copied().unwrap_or(false)
+        }
+        None => false,
+    };
+    Ok(Facts { family, neighbours, has_rows })
+}
+
+fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
+    describe(
+        &Sql::text(
+            "SELECT tenancy_internal.describe_table(f.relation, $2)::text
+               FROM tenancy_internal.table_family($1) WITH ORDINALITY AS f(relation, position) ORDER BY f.position",
+        ),
+        target,
+        view,
+    )
+}
+
+fn describe(sql: &Sql, target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
+    let asking = role::current();
+    spi::as_extension_owner(|| {
+        let described = spi::read_in(view, sql, &[target.into(), asking.into()], |row| row.get::<String>(1))?;
+        described.into_iter().flatten().map(|text| parsed(&text)).collect()
+    })
+}
+
+fn describe_one(relation: Oid, view: spi::Snapshot) -> Result<Option<Table>, TenancyError> {
+    let sql = Sql::text("SELECT tenancy_internal.describe_table($1, $2)::text");
+    Ok(describe(&sql, relation, view)?.pop())
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, TenancyError> {
+    serde_json::from_str(text)
+        .map_err(|error| TenancyError::Internal { what: format!("a description in the catalog is malformed: {error}") })
+}
+
+/// The protected tables that foreign keys tie to the family.
+fn neighbours(family: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, TenancyError> {
+    let found = spi::as_extension_owner(|| {
+        spi::read_in(
+            view,
+            &Sql::text(
+                "SELECT p.relation::pg_catalog.oid, p.tenant_column::text, p.access
+                   FROM tenancy_internal.protected_tables p
+                  WHERE p.relation <> ALL ($1)
+                    AND EXISTS (SELECT FROM pg_catalog.pg_constraint k
+                                 WHERE k.contype = 'f' AND k.conparentid = 0
+                                   AND (k.conrelid = p.relation AND k.confrelid = ANY ($1)
+                                        OR k.confrelid = p.relation AND k.conrelid = ANY ($1)))
+                  ORDER BY 1",
+            ),
+            &[family.to_vec().into()],
+            |row| Ok((row.must::<Oid>(1)?, row.get::<String>(2)?, row.must::<String>(3)?)),
+        )
+    })?;
+    let mut neighbours = Vec::new();
+    for (oid, column, access) in found {
+        let column = column.as_deref().map(Ident::new).transpose()?;
+        let access = stored_access(&access)?;
+        if let Some(table) = describe_one(oid, view)? {
+            neighbours.push(Neighbour { table, column, access });
+        }
+    }
+    Ok(neighbours)
+}
+
+fn stored_access(access: &str) -> Result<Access, TenancyError> {
+    Access::from_name(access)
+        .ok_or_else(|| TenancyError::Internal { what: format!("unknown access \"{access}\" is recorded") })
+}
+
+/// All that is recorded.
+fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
+    let rows = spi::as_extension_owner(|| {
+        spi::read_in(
+            view,
+            &Sql::text(
+                "SELECT relation::pg_catalog.oid, root::pg_catalog.oid, tenant_column::text, access, reference, undo::text
+                   FROM tenancy_internal.protected_tables",
+            ),
+            &[],
+            |row| {
+                Ok((
+                    (row.must::<Oid>(1)?, row.must::<Oid>(2)?),
+                    (row.get::<String>(3)?, row.must::<String>(4)?, row.must::<String>(5)?, row.must::<String>(6)?),
+                ))
+            },
+        )
+    })?;
+    rows.into_iter()
+        .map(|((relation, root), (column, access, reference, undo))| {
+            let entry = Entry {
+                root,
+                column: column.as_deref().map(Ident::new).transpose()?,
+                access: stored_access(&access)?,
+                reference: if reference == "policy" { Reference::Policy } else { Reference::ForeignKey },
+                undo: parsed(&undo)?,
+            };
+            Ok((relation, entry))
+        })
+        .collect()
+}
+
+fn lock(target: Oid) -> Result<(), TenancyError> {
+    let root = family(target, spi::Snapshot::Latest)?;
+    match root.first() {
+        Some(root) => {
+            spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN ACCESS EXCLUSIVE MODE"), &[])
+        }
+        None => Err(TenancyError::Internal { what: "the table was dropped meanwhile".into() }),
+    }
+}
+
+fn execute(step: &Step) -> Result<(), TenancyError> {
+    match (step, step.statement()) {
+        (Step::CheckTenantPresent { table, column }, Some(sql)) => match count(&sql)? {
+            0 => Ok(()),
+            rows => Err(TenancyError::RowsWithoutTenant { table: table.clone(), column: column.clone(), rows }),
+        },
+        (Step::CheckTenantKnown { table, column, key }, Some(sql)) => check_known(table, column, *key, &sql),
+        (Step::CheckLink(link), Some(sql)) => match count(&sql)? {
+            0 => Ok(()),
+            rows => Err(TenancyError::CrossTenantRows {
+                constraint: link.key.name.clone(),
+                table: link.child.clone(),
+                parent: link.parent.clone(),
+                rows,
+            }),
+        },
+        (_, Some(sql)) => spi::run(&sql, &[]),
+        (Step::Note { table, text }, None) => {
+            spi::notice(&format!("{table}: {text}"));
+            Ok(())
+        }
+        (_, None) => Ok(()),
+    }
+}
+
+fn count(sql: &Sql) -> Result<i64, TenancyError> {
+    let counts = spi::read_in(spi::Snapshot::Latest, sql, &[], |row| row.must::<i64>(1))?;
+    Ok(counts.first().copied().unwrap_or(0))
+}
+
+fn check_known(table: &QualifiedName, column: &Ident, key: KeyKind, sql: &Sql) -> Result<(), TenancyError> {
+    const SHOWN: usize = 5;
+    let values = spi::read_in(spi::Snapshot::Latest, sql, &[], |row| Ok((row.must::<String>(1)?, row.must::<i64>(2)?)))?;
+    let mut unknown = Vec::new();
+    for (value, rows) in values {
+        let parsed = match key {
+            KeyKind::Code => Code::new(&value).map(Key::Code),
+            KeyKind::Id | KeyKind::Number => value.parse(),
+        };
+        let known = match parsed {
+            Ok(key) => cache::find(&key)?.is_some(),
+            Err(_) => false,
+        };
+        if !known {
+            unknown.push((value, rows));
+        }
+    }
+    if unknown.is_empty() {
+        return Ok(());
+    }
+    let mut sample = unknown.iter().take(SHOWN).map(|(value, _)| value.as_str()).collect::<Vec<_>>().join(", ");
+    if unknown.len() > SHOWN {
+        sample.push_str(&format!(" and {} more", unknown.len() - SHOWN));
+    }
+    let rows = unknown.iter().map(|(_, rows)| rows).sum();
+    Err(TenancyError::RowsOfUnknownTenants { table: table.clone(), column: column.clone(), rows, sample, key })
+}
+
+/// Records what the call did, so that it can be undone.
+fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
+    let Some(root) = before.family.first() else { return Ok(()) };
+    let root = Oid::from(root.oid);
+    let entries = entries(spi::Snapshot::Latest)?;
+    let column = (request.access != Access::Reference).then_some(&request.column);
+    for now in family(root, spi::Snapshot::Latest)? {
+        let oid = Oid::from(now.oid);
+        let was = before.family.iter().find(|table| table.oid == now.oid).unwrap_or(&now);
+        let earlier = entries.get(&oid).map(|entry| entry.undo.clone());
+        let undo = plan::remember(was, &now, &request.column, earlier);
+        spi::as_extension_owner(|| {
+            spi::run(
+                &Sql::text(
+                    "INSERT INTO tenancy_internal.protected_tables AS p
+                            (relation, root, tenant_column, access, reference, undo)
+                     VALUES ($1, $2, $3::text, $4, $5, $6::text::pg_catalog.jsonb)
+                     ON CONFLICT (relation) DO UPDATE
+                        SET root = EXCLUDED.root, tenant_column = EXCLUDED.tenant_column, access = EXCLUDED.access,
+                            reference = EXCLUDED.reference, undo = EXCLUDED.undo",
+                ),
+                &[
+                    oid.into(),
+                    root.into(),
+                    column.map(Ident::as_str).into(),
+                    request.access.name().into(),
+                    match request.reference {
+                        Reference::Policy => "policy",
+                        Reference::ForeignKey => "foreign_key",
+                    }
+                    .into(),
+                    json(&undo)?.into(),
+                ],
+            )
+        })?;
+    }
+    for neighbour in &before.neighbours {
+        let (Some(column), oid) = (&neighbour.column, Oid::from(neighbour.table.oid)) else { continue };
+        if let (Some(now), Some(entry)) = (describe_one(oid, spi::Snapshot::Latest)?, entries.get(&oid)) {
+            let undo = plan::remember(&neighbour.table, &now, column, Some(entry.undo.clone()));
+            store_undo(oid, &undo)?;
+        }
+    }
+    Ok(())
+}
+
+fn json(undo: &Undo) -> Result<String, TenancyError> {
+    serde_json::to_string(undo).map_err(|error| TenancyError::Internal { what: error.to_string() })
+}
+
+fn store_undo(relation: Oid, undo: &Undo) -> Result<(), TenancyError> {
+    let undo = json(undo)?;
+    spi::as_extension_owner(|| {
+        spi::run(
+            &Sql::text(
+                "UPDATE tenancy_internal.protected_tables SET undo = $2::text::pg_catalog.jsonb WHERE relation = $1",
+            ),
+            &[relation.into(), undo.into()],
+        )
+    })
+}
+
+/// Puts back what was there before `protect`.
+pub fn unprotect(target: Oid) -> Result<(), TenancyError> {
+    spi::undisturbed(|| {
+        let role = role::current_role();
+        let described = family(target, spi::Snapshot::Statement)?;
+        let Some(root) = described.first() else {
+            return Err(TenancyError::Internal { what: "the table does not exist any more".into() });
+        };
+        let is_root = |entries: &HashMap<Oid, Entry>| entries.get(&target).is_some_and(|entry| entry.root == target);
+        if !is_root(&entries(spi::Snapshot::Statement)?) {
+            return Err(TenancyError::NotProtected { table: root.name.clone() });
+        }
+        plan::refuse_stranger(root, &role)?;
+        lock(target)?;
+        let entries = entries(spi::Snapshot::Latest)?;
+        let members: Vec<Oid> =
+            entries.iter().filter(|(_, entry)| entry.root == target).map(|(relation, _)| *relation).collect();
+        let mut family = Vec::new();
+        for member in &members {
+            family.extend(describe_one(*member, spi::Snapshot::Latest)?);
+        }
+        let neighbours = neighbours(&members, spi::Snapshot::Latest)?;
+        let tables = family.iter().map(|table| (table, true));
+        let relations: Vec<Remembered<'_>> = tables
+            .chain(neighbours.iter().map(|neighbour| (&neighbour.table, false)))
+            .filter_map(|(table, is_family)| {
+                let entry = entries.get(&Oid::from(table.oid))?;
+                Some(Remembered { table, column: entry.column.as_ref(), undo: &entry.undo, is_family })
+            })
+            .collect();
+        let steps = plan::unprotect(&relations, !role::bypasses_row_security());
+        steps.iter().try_for_each(execute)?;
+        for relation in relations.iter().filter(|relation| !relation.is_family) {
+            let name = &relation.table.name;
+            let mut undo = relation.undo.clone();
+            undo.foreign_keys.retain(|scoped| {
+                !steps.iter().any(|step| {
+                    matches!(step, Step::UnscopeForeignKey { link, .. } if link.child == *name && link.key.name == scoped.name)
+                })
+            });
+            store_undo(Oid::from(relation.table.oid), &undo)?;
+        }
+        spi::as_extension_owner(|| {
+            spi::run(
+                &Sql::text("DELETE FROM tenancy_internal.protected_tables WHERE root = $1::pg_catalog.regclass"),
+                &[target.into()],
+            )
+        })
+    })
+}
+
+/// What became of a table in `protect_schema`.
+pub struct Outcome {
+    pub relation: Oid,
+    pub outcome: &'static str,
+    pub reason: Option<String>,
+}
+
+/// Protects every table of `schema` that has the tenant column; says why the others were left.
+pub fn protect_schema(schema: &str, arguments: &Arguments<'_>) -> Result<Vec<Outcome>, TenancyError> {
+    let request = request(arguments)?;
+    let schema = Ident::new(schema)?;
+    let known = spi::read(
+        &Sql::text("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1::text"),
+        &[schema.as_str().into()],
+        |row| row.must::<i32>(1),
+    )?;
+    if known.is_empty() {
+        return Err(TenancyError::UnknownSchema { schema });
+    }
+    let relations = spi::read(
+        &Sql::text(
+            "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
+              WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p', 'f', 'm') ORDER BY c.relname",
+        ),
+        &[schema.as_str().into()],
+        |row| row.must::<Oid>(1),
+    )?;
+    let mut outcomes = Vec::new();
+    for relation in relations {
+        let Some(table) = describe_one(relation, spi::Snapshot::Latest)? else { continue };
+        let was_protected = table.policies.iter().any(|policy| policy::is_ours(&policy.name));
+        let (outcome, reason) = match plan::left_out(&table, &request) {
+            Some(reason) => ("left", Some(reason)),
+            None => {
+                protect_as(relation, &request)?;
+                (if was_protected { "already protected" } else { "protected" }, None)
+            }
+        };
+        outcomes.push(Outcome { relation, outcome, reason });
+    }
+    Ok(outcomes)
+}
+
+/// Closes every protected table to all whom row security binds; for the moment the extension goes.
+pub fn close_all() -> Result<(), TenancyError> {
+    spi::undisturbed(|| {
+        for relation in entries(spi::Snapshot::Latest)?.into_keys() {
+            let open = describe_one(relation, spi::Snapshot::Latest)?
+                .filter(|table| table.policy(&policy::name(policy::CLOSED)).is_none());
+            if let Some(table) = open {
+                spi::run(&policy::close(&table.name), &[])?;
+            }
+        }
+        Ok(())
+    })
+}
+
+/// Refuses to truncate where row security binds the current role.
+pub fn refuse_truncate(relation: Oid, table: QualifiedName) -> Result<(), TenancyError> {
+    if role::is_bound(relation) {
+        return Err(TenancyError::TruncateBound { table, role: role::current_role() });
+    }
+    Ok(())
+}
+
+/// Lets a role run an application, after looking for every way past row security.
+pub fn grant_usage(grantee: Oid) -> Result<(), TenancyError> {
+    let name = role::name_of(grantee)?;
+    let dangers = spi::read(
+        &Sql::text("SELECT tenancy_internal.role_danger($1)"),
+        &[grantee.into()],
+        |row| row.get::<String>(1),
+    )?;
+    if let Some(reason) = dangers.into_iter().flatten().next() {
+        return Err(TenancyError::UnsafeRole { role: name.as_str().to_owned(), reason });
+    }
+    for right in USAGE_RIGHTS {
+        spi::run(&Sql::text("GRANT ").then(right).then(" TO ").ident(&name), &[])?;
+    }
+    Ok(())
+}
+
+/// Takes back what `grant_usage` gave.
+pub fn revoke_usage(grantee: Oid) -> Result<(), TenancyError> {
+    let name = role::name_of(grantee)?;
+    for right in USAGE_RIGHTS.iter().rev() {
+        spi::run(&Sql::text("REVOKE ").then(right).then(" FROM ").ident(&name), &[])?;
+    }
+    Ok(())
+}
+
+/// What an application role needs.
+const USAGE_RIGHTS: [&str; 2] = ["USAGE ON SCHEMA tenancy", "SELECT ON tenancy.tenants, tenancy.plans"];

@@ -1,0 +1,35 @@
+//! pg_tenancy: tenant isolation enforced inside PostgreSQL. Start at `src/README.md`.
+
+// F0: plain data and decisions
+mod error;
+mod model;
+// F1: the seam to PostgreSQL
+#[allow(unsafe_code)]
+mod pg;
+// F2: who the tenants are; who the tenant of this transaction is
+mod context;
+mod registry;
+// F3: a tenant's own rows only
+mod isolation;
+
+pgrx::pg_module_magic!();
+pgrx::extension_sql_file!("../sql/bootstrap.sql", bootstrap);
+pgrx::extension_sql_file!("../sql/finalize.sql", finalize);
+
+/// Called once per process that loads the library: the postmaster (shared_preload_libraries) or a backend.
+#[pgrx::pg_guard]
+pub extern "C-unwind" fn _PG_init() {
+    pg::session::note_loading();
+    pg::guc::define();
+    pg::cache::watch();
+}
+
+/// What `cargo pgrx test` calls to prepare its server.
+#[cfg(test)]
+pub mod pg_test {
+    pub fn setup(_options: Vec<&str>) {}
+
+    pub fn postgresql_conf_options() -> Vec<&'static str> {
+        vec![]
+    }
+}

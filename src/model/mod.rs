@@ -1,0 +1,13 @@
+//! Plain data and decisions that need no server: names, statements, tenants, tables.
+#![forbid(unsafe_code)]
+
+pub mod context;
+pub mod ident;
+pub mod sql;
+pub mod table;
+pub mod tenant;
+
+pub use ident::{Ident, QualifiedName};
+pub use sql::{Deparsed, Sql};
+pub use table::Table;
+pub use tenant::{Code, Key, KeyKind, Status};

@@ -1,0 +1,211 @@
+//! The backend's registry cache: one row of `tenancy.tenants` per tenant met, so that no transaction queries for it.
+//!
+//! A statement trigger on `tenancy.tenants` invalidates the table's relcache entry; the message reaches every backend
+//! (and standby) with the commit, and empties the cache before the next lookup. Rolled-back changes are covered too:
+//! PostgreSQL replays a transaction's own messages when it aborts (inval.c, AtEOXact_Inval).
+
+use super::guc::{Backend, TICKET};
+use crate::error::TenancyError;
+use crate::model::{Key, Status};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::cell::RefCell;
+use std::collections::HashMap;
+use std::ffi::CStr;
+use std::rc::Rc;
+use uuid::Uuid;
+
+/// Beyond this many tenants the cache starts anew: it stays under 4 MB per backend.
+const CAPACITY: usize = 16_384;
+
+/// What a backend remembers of a tenant.
+#[derive(Debug)]
+pub struct Tenant {
+    pub id: Uuid,
+    pub number: i64,
+    pub code: Box<str>,
+    pub status: Status,
+}
+
+#[derive(Default)]
+struct Entries {
+    by_id: HashMap<Uuid, Rc<Tenant>>,
+    by_number: HashMap<i64, Rc<Tenant>>,
+    by_code: HashMap<Box<str>, Rc<Tenant>>,
+}
+
+impl Entries {
+    fn get(&self, key: &Key) -> Option<Rc<Tenant>> {
+        match key {
+            Key::Id(id) => self.by_id.get(id),
+            Key::Number(number) => self.by_number.get(number),
+            Key::Code(code) => self.by_code.get(code.as_str()),
+        }
+        .cloned()
+    }
+
+    /// Remembers `tenant` under the key it was asked for, and no other: memory follows use.
+    fn insert(&mut self, key: &Key, tenant: Rc<Tenant>) {
+        if self.by_id.len() + self.by_number.len() + self.by_code.len() >= CAPACITY {
+            *self = Self::default();
+        }
+        match key {
+            Key::Id(id) => self.by_id.insert(*id, tenant),
+            Key::Number(number) => self.by_number.insert(*number, tenant),
+            Key::Code(code) => self.by_code.insert(code.as_str().into(), tenant),
+        };
+    }
+}
+
+/// Where the registry is in this database.
+#[derive(Clone, Copy)]
+struct Registry {
+    table: pg_sys::Oid,
+    by_id: pg_sys::Oid,
+    by_number: pg_sys::Oid,
+    by_code: pg_sys::Oid,
+}
+
+thread_local! {
+    static ENTRIES: RefCell<Entries> = RefCell::default();
+}
+static REGISTRY: Backend<Option<Registry>> = Backend::new(None);
+
+/// Watches for changes of the registry; called once, from `_PG_init`.
+pub fn watch() {
+    // SAFETY: the callback is guarded, touches only this backend's memory and raises nothing.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0)) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn forget(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
+    let ours = REGISTRY.get().is_some_and(|registry| registry.table == relation);
+    if ours || relation == pg_sys::InvalidOid {
+        REGISTRY.set(None);
+        TICKET.set(TICKET.get() + 1);
+        ENTRIES.with_borrow_mut(|entries| *entries = Entries::default());
+    }
+}
+
+/// The tenant that `key` names, or None. Reads the table when the cache does not know it; never assigns a transaction id.
+pub fn find(key: &Key) -> Result<Option<Rc<Tenant>>, TenancyError> {
+    if let Some(tenant) = ENTRIES.with_borrow(|entries| entries.get(key)) {
+        return Ok(Some(tenant));
+    }
+    loop {
+        let registry = registry()?;
+        let ticket = TICKET.get();
+        let row = read(&registry, key)?;
+        // A change that arrived while the row was read makes it doubtful; read again rather than remember it.
+        if ticket == TICKET.get() {
+            let Some((tenant, _)) = row else { return Ok(None) };
+            let tenant = Rc::new(tenant);
+            ENTRIES.with_borrow_mut(|entries| entries.insert(key, tenant.clone()));
+            return Ok(Some(tenant));
+        }
+    }
+}
+
+/// Why the tenant has its status; not cached, for messages.
+pub fn status_reason(key: &Key) -> Result<Option<String>, TenancyError> {
+    Ok(read(&registry()?, key)?.and_then(|(_, reason)| reason))
+}
+
+fn registry() -> Result<Registry, TenancyError> {
+    if let Some(registry) = REGISTRY.get() {
+        return Ok(registry);
+    }
+    // SAFETY: catalog lookups in a transaction; the names are C strings.
+    let found = unsafe {
+        let schema = pg_sys::get_namespace_oid(c"tenancy".as_ptr(), true);
+        let relation = |name: &CStr| pg_sys::get_relname_relid(name.as_ptr(), schema);
+        Registry {
+            table: relation(c"tenants"),
+            by_id: relation(c"tenants_pkey"),
+            by_number: relation(c"tenants_number_key"),
+            by_code: relation(c"tenants_code_key"),
+        }
+    };
+    let complete = [found.table, found.by_id, found.by_number, found.by_code];
+    if complete.contains(&pg_sys::InvalidOid) {
+        return Err(TenancyError::NotInstalled);
+    }
+    REGISTRY.set(Some(found));
+    Ok(found)
+}
+
+/// Reads a tenant's row through the index of the key, whatever rights the current role has on the table.
+fn read(registry: &Registry, key: &Key) -> Result<Option<(Tenant, Option<String>)>, TenancyError> {
+    let (index, column, equals, collation, value) = match key {
+        Key::Id(id) => {
+            let id = pgrx::Uuid::from_bytes(*id.as_bytes());
+            (registry.by_id, c"id", pg_sys::F_UUID_EQ, pg_sys::InvalidOid, id.into_datum())
+        }
+        Key::Number(number) => {
+            (registry.by_number, c"number", pg_sys::F_INT8EQ, pg_sys::InvalidOid, number.into_datum())
+        }
+        Key::Code(code) => (
+            registry.by_code,
+            c"code",
+            pg_sys::F_TEXTEQ,
+            pg_sys::Oid::from(pg_sys::DEFAULT_COLLATION_OID),
+            code.as_str().into_datum(),
+        ),
+    };
+    let value = value.expect("a key is never null");
+    // SAFETY: the relation is opened with a lock before it is read and closed after; the scan key holds a value of the
+    // column's type and that type's equality; attributes are read with the relation's own descriptor.
+    unsafe {
+        let relation = pg_sys::table_open(registry.table, pg_sys::AccessShareLock as i32);
+        let attribute = |name: &CStr| pg_sys::get_attnum(registry.table, name.as_ptr());
+        let mut scan_key = pg_sys::ScanKeyData::default();
+        pg_sys::ScanKeyEntryInitialize(
+            &mut scan_key,
+            0,
+            attribute(column),
+            pg_sys::BTEqualStrategyNumber as u16,
+            pg_sys::InvalidOid,
+            collation,
+            pg_sys::Oid::from(equals).into(),
+            value,
+        );
+        let scan = pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), 1, &mut scan_key);
+        let tuple = pg_sys::systable_getnext(scan);
+        let row = if tuple.is_null() {
+            Ok(None)
+        } else {
+            let descriptor = (*relation).rd_att;
+            let width = (*descriptor).natts as usize;
+            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); width], vec![false; width]);
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            let field = |name: &CStr| {
+                let position = attribute(name) as usize - 1;
+                (values[position], nulls[position])
+            };
+            let text = |name: &CStr| {
+                let (value, null) = field(name);
+                String::from_datum(value, null)
+            };
+            let id = field(c"id");
+            let id = pgrx::Uuid::from_datum(id.0, id.1).map(|id| Uuid::from_bytes(*id));
+            let number = field(c"number");
+            let number = i64::from_datum(number.0, number.1);
+            let status = text(c"status").as_deref().and_then(Status::from_stored);
+            match (id, number, text(c"code"), status) {
+                (Some(id), Some(number), Some(code), Some(status)) => {
+                    Ok(Some((Tenant { id, number, code: code.into(), status }, text(c"status_reason"))))
+                }
+                _ => Err(TenancyError::Internal { what: format!("the registry row of tenant \"{key}\" is malformed") }),
+            }
+        };
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        row
+    }
+}
+
+/// Tells every backend that the registry changed.
+pub fn invalidate(relation: pg_sys::Oid) {
+    // SAFETY: the relation is the one a trigger fires for, hence open and locked.
+    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+}

@@ -1,0 +1,374 @@
+//! The settings: `app.current_tenant_id` with its hooks, and the `tenancy.*` switches.
+//!
+//! The check hook parses a value once and keeps the result as the setting's `extra`; the assign hook points the backend
+//! at it. PostgreSQL's own stack of settings then makes the context follow ROLLBACK, savepoints and functions.
+//! Read with guc.c (`call_string_check_hook`, `reapply_stacked_values`, `AtEOXact_GUC`) of the server's version at hand.
+
+use super::cache;
+use super::compat;
+use super::report;
+use crate::error::TenancyError;
+use crate::model::Key;
+use crate::model::context::{self, Assigned, Lifetime, Origin, Source, Stamp};
+use pgrx::prelude::*;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
+use std::cell::Cell;
+use std::ffi::{CStr, CString, c_char, c_void};
+
+const CONTEXT: &CStr = c"app.current_tenant_id";
+
+/// Parts the text of a value from the transaction that set it, in the string guc.c keeps.
+///
+/// A parallel worker gets that string and nothing else, and must not take a stale value for a live one.
+/// The show hook hides it; no tenant key can hold a control character.
+const STAMP_SEPARATOR: char = '\x1f';
+
+/// A variable of this backend. PostgreSQL runs a backend's code in one thread.
+pub(super) struct Backend<T>(Cell<T>);
+
+// SAFETY: a backend has one thread that runs PostgreSQL code, and only such code reaches these cells.
+unsafe impl<T> Sync for Backend<T> {}
+
+impl<T: Copy> Backend<T> {
+    pub(super) const fn new(value: T) -> Self {
+        Self(Cell::new(value))
+    }
+
+    #[inline(always)]
+    pub(super) fn get(&self) -> T {
+        self.0.get()
+    }
+
+    pub(super) fn set(&self, value: T) {
+        self.0.set(value)
+    }
+}
+
+/// The value in force, with the text that SHOW gives; allocated by the check hook, freed by guc.c.
+struct Extra {
+    assigned: Assigned,
+    shown: [u8; crate::model::tenant::MAX_CODE_BYTES + 1],
+}
+
+static CURRENT: Backend<*const Extra> = Backend::new(std::ptr::null());
+/// The tenant this transaction belongs to since one was first set or used in it.
+static SEAL: Backend<Option<(Stamp, Key)>> = Backend::new(None);
+static PINNED: Backend<Option<Key>> = Backend::new(None);
+/// A tenant was set at some time; makes "no tenant" easier to understand.
+static EVER_SET: Backend<bool> = Backend::new(false);
+static SWITCHING: Backend<bool> = Backend::new(false);
+/// Values that were set before the library was loaded are being handed over.
+static ADOPTING: Backend<bool> = Backend::new(false);
+
+/// Changes whenever an answer derived from the context or the registry may have changed.
+pub(super) static TICKET: Backend<u64> = Backend::new(1);
+
+/// `tenancy.missing_context`.
+#[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
+pub enum MissingContext {
+    #[name = c"error"]
+    Error,
+    #[name = c"empty"]
+    Empty,
+}
+
+/// `tenancy.context_lifetime`, as guc.c knows it.
+#[derive(Clone, Copy, PostgresGucEnum)]
+enum LifetimeSetting {
+    #[name = c"transaction"]
+    Transaction,
+    #[name = c"session"]
+    Session,
+}
+
+static CONTEXT_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CONTEXT_LIFETIME: GucSetting<LifetimeSetting> =
+    GucSetting::<LifetimeSetting>::new(LifetimeSetting::Transaction);
+static MISSING_CONTEXT: GucSetting<MissingContext> = GucSetting::<MissingContext>::new(MissingContext::Error);
+
+/// Defines the settings; called once, from `_PG_init`.
+pub fn define() {
+    GucRegistry::define_enum_guc(
+        c"tenancy.context_lifetime",
+        c"How long a tenant stays set: for its transaction, or for the session.",
+        c"",
+        &CONTEXT_LIFETIME,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    GucRegistry::define_enum_guc(
+        c"tenancy.missing_context",
+        c"What a protected table answers when no tenant is set: an error, or no rows.",
+        c"",
+        &MISSING_CONTEXT,
+        GucContext::Suset,
+        GucFlags::default(),
+    );
+    ADOPTING.set(true);
+    // NO_SHOW_ALL keeps the setting out of pg_settings, whose UPDATE would otherwise set it.
+    let flags = GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE | GucFlags::DISALLOW_IN_AUTO_FILE;
+    // SAFETY: the hooks are guarded and have the signatures guc.c expects.
+    unsafe {
+        GucRegistry::define_string_guc_with_hooks(
+            CONTEXT,
+            c"The tenant of this transaction: its id, number or code.",
+            c"",
+            &CONTEXT_VALUE,
+            GucContext::Userset,
+            flags,
+            Some(check),
+            Some(assign),
+            Some(show),
+        );
+    }
+    ADOPTING.set(false);
+    adopt();
+    compat::reserve_setting_prefix(c"tenancy");
+}
+
+/// What `tenancy.missing_context` says.
+pub fn missing_context() -> MissingContext {
+    MISSING_CONTEXT.get()
+}
+
+/// What `tenancy.context_lifetime` says.
+pub fn context_lifetime() -> Lifetime {
+    match CONTEXT_LIFETIME.get() {
+        LifetimeSetting::Transaction => Lifetime::Transaction,
+        LifetimeSetting::Session => Lifetime::Session,
+    }
+}
+
+/// The tenant in force.
+///
+/// Refuses a missing one, one from an earlier transaction, and one that a rollback put back after the transaction had
+/// come to belong to another. The first use seals the transaction.
+pub fn current() -> Result<Assigned, TenancyError> {
+    // SAFETY: the assign hook keeps CURRENT at the extra of the value in force, which guc.c does not free before.
+    let Some(extra) = (unsafe { CURRENT.get().as_ref() }) else {
+        let cleared = SEAL.get().is_some_and(|(stamp, _)| stamp == own_stamp());
+        return Err(TenancyError::NoTenant { ended: EVER_SET.get() && !cleared });
+    };
+    let assigned = extra.assigned;
+    if !assigned.is_live(context_stamp(), context_lifetime()) {
+        return Err(TenancyError::StaleTenant { tenant: assigned.key.to_string() });
+    }
+    let now = own_stamp();
+    match SEAL.get() {
+        Some((stamp, sealed)) if stamp == now => {
+            if !same_tenant(&sealed, &assigned.key) {
+                return Err(TenancyError::RestoredTenant {
+                    now: assigned.key.to_string(),
+                    sealed: sealed.to_string(),
+                });
+            }
+        }
+        _ => SEAL.set(Some((now, assigned.key))),
+    }
+    Ok(assigned)
+}
+
+/// Sets the tenant, for the transaction or, where `tenancy.context_lifetime` says so, for the session.
+/// Empty text clears it. Raises what SET would raise.
+pub fn set(text: &str) {
+    let Ok(value) = CString::new(text) else {
+        report::raise(TenancyError::MalformedTenant { text: text.replace('\0', "\\0") });
+    };
+    let action = match context_lifetime() {
+        Lifetime::Transaction => pg_sys::GucAction::GUC_ACTION_LOCAL,
+        Lifetime::Session => pg_sys::GucAction::GUC_ACTION_SET,
+    };
+    // SAFETY: both strings are C strings; guc.c copies the value. elevel 0 means ERROR for this source.
+    unsafe {
+        pg_sys::set_config_option(
+            CONTEXT.as_ptr(),
+            value.as_ptr(),
+            pg_sys::GucContext::PGC_USERSET,
+            pg_sys::GucSource::PGC_S_SESSION,
+            action,
+            true,
+            0,
+            false,
+        );
+    }
+}
+
+/// Like `set`, also when the transaction belongs to another tenant already.
+pub fn switch(text: &str) {
+    /// Ends the permission on return and on error alike.
+    struct Permission;
+    impl Drop for Permission {
+        fn drop(&mut self) {
+            SWITCHING.set(false);
+        }
+    }
+    SWITCHING.set(true);
+    let _permission = Permission;
+    set(text);
+}
+
+/// This transaction, as the context stamps it.
+fn own_stamp() -> Stamp {
+    // SAFETY: MyProc is set in every process that can have settings with a transaction, and NULL in the postmaster.
+    unsafe { if pg_sys::MyProc.is_null() { 0 } else { compat::local_transaction_id(pg_sys::MyProc) } }
+}
+
+/// The transaction that a value must have been set in: in a parallel worker that is the leader's.
+fn context_stamp() -> Stamp {
+    // SAFETY: a parallel worker joins its leader's lock group before settings are restored, and the leader's PGPROC and
+    // transaction outlive the worker.
+    unsafe {
+        if is_parallel_worker() && !(*pg_sys::MyProc).lockGroupLeader.is_null() {
+            compat::local_transaction_id((*pg_sys::MyProc).lockGroupLeader)
+        } else {
+            own_stamp()
+        }
+    }
+}
+
+fn is_parallel_worker() -> bool {
+    // SAFETY: plain variables of the backend.
+    unsafe { pg_sys::InitializingParallelWorker || pg_sys::ParallelWorkerNumber >= 0 }
+}
+
+fn same_tenant(a: &Key, b: &Key) -> bool {
+    a == b || matches!((cache::find(a), cache::find(b)), (Ok(Some(a)), Ok(Some(b))) if a.id == b.id)
+}
+
+fn source_of(source: pg_sys::GucSource::Type) -> Source {
+    use pg_sys::GucSource::*;
+    match source {
+        PGC_S_DEFAULT => Source::Default,
+        PGC_S_GLOBAL | PGC_S_DATABASE | PGC_S_USER | PGC_S_DATABASE_USER => Source::Stored,
+        PGC_S_CLIENT => Source::Client,
+        PGC_S_TEST => Source::Test,
+        PGC_S_SESSION => Source::Session,
+        _ => Source::Server,
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn check(
+    newval: *mut *mut c_char,
+    extra: *mut *mut c_void,
+    source: pg_sys::GucSource::Type,
+) -> bool {
+    // SAFETY: guc.c hands over a C string it owns, or NULL.
+    let bytes = unsafe { if (*newval).is_null() { return true } else { CStr::from_ptr(*newval).to_bytes() } };
+    if bytes.is_empty() {
+        return true;
+    }
+    match checked(bytes, source_of(source)) {
+        Ok((value, stamped)) => {
+            if let Some(stamped) = stamped {
+                // SAFETY: guc.c allocated the old value with the allocator that guc_free belongs to.
+                unsafe { compat::guc_free((*newval).cast()) };
+                let memory = compat::guc_alloc(stamped.as_bytes_with_nul().len());
+                // SAFETY: the memory has room for the string with its end.
+                unsafe {
+                    std::ptr::copy_nonoverlapping(stamped.as_ptr(), memory.cast(), stamped.as_bytes_with_nul().len());
+                    *newval = memory.cast();
+                }
+            }
+            let memory = compat::guc_alloc(size_of::<Extra>()).cast::<Extra>();
+            // SAFETY: malloc aligns for any type; Extra owns nothing, so free() is all it needs.
+            unsafe {
+                memory.write(value);
+                *extra = memory.cast();
+            }
+            true
+        }
+        Err(refusal) => {
+            report::refuse_setting(&refusal);
+            false
+        }
+    }
+}
+
+/// Parses and admits a value; gives what to keep, and the string to store where it is to carry a stamp.
+fn checked(bytes: &[u8], source: Source) -> Result<(Extra, Option<CString>), TenancyError> {
+    let malformed = || TenancyError::MalformedTenant { text: String::from_utf8_lossy(bytes).into_owned() };
+    let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
+
+    if is_parallel_worker() {
+        let (shown, stamp) = match text.split_once(STAMP_SEPARATOR) {
+            Some((shown, stamp)) => (shown, stamp.parse().map_err(|_| malformed())?),
+            None => (text, 0),
+        };
+        let origin = if source == Source::Stored { Origin::Pinned } else { Origin::Transaction };
+        return Ok((remembered(shown.parse()?, shown, origin, stamp), None));
+    }
+
+    let key: Key = text.parse()?;
+    if ADOPTING.get() && source == Source::Session {
+        return Ok((remembered(key, text, Origin::Transaction, 0), None));
+    }
+    let now = own_stamp();
+    let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);
+    let pinned = PINNED.get();
+    let session = context::Session {
+        sealed: sealed.as_ref(),
+        pinned: pinned.as_ref(),
+        switching: SWITCHING.get(),
+        superuser: source == Source::Test && is_superuser(),
+    };
+    let origin = context::admit(&key, source, &session, same_tenant)?;
+    let stamped = (origin == Origin::Transaction).then(|| format!("{text}{STAMP_SEPARATOR}{now}"));
+    let stamped = stamped.map(CString::new).transpose().map_err(|_| malformed())?;
+    Ok((remembered(key, text, origin, now), stamped))
+}
+
+fn remembered(key: Key, text: &str, origin: Origin, stamp: Stamp) -> Extra {
+    // SAFETY: reads a variable of the backend.
+    let set_at = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
+    let mut extra = Extra { assigned: Assigned { key, origin, stamp, set_at }, shown: [0; _] };
+    extra.shown[..text.len()].copy_from_slice(text.as_bytes());
+    extra
+}
+
+fn is_superuser() -> bool {
+    // SAFETY: superuser() reads the catalog, which a transaction permits.
+    unsafe { pg_sys::IsTransactionState() && pg_sys::superuser() }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn assign(_newval: *const c_char, extra: *mut c_void) {
+    CURRENT.set(extra.cast());
+    TICKET.set(TICKET.get() + 1);
+    // SAFETY: guc.c hands over what the check hook made, or NULL.
+    let Some(Extra { assigned, .. }) = (unsafe { extra.cast::<Extra>().as_ref() }) else { return };
+    EVER_SET.set(true);
+    if assigned.origin == Origin::Pinned {
+        PINNED.set(Some(assigned.key));
+    }
+    let now = own_stamp();
+    let sealed = SEAL.get().is_some_and(|(stamp, _)| stamp == now);
+    if now != 0 && assigned.stamp == now && (!sealed || SWITCHING.get()) {
+        SEAL.set(Some((now, assigned.key)));
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn show() -> *const c_char {
+    // SAFETY: see `current`.
+    match unsafe { CURRENT.get().as_ref() } {
+        Some(extra) if extra.assigned.is_live(context_stamp(), context_lifetime()) => extra.shown.as_ptr().cast(),
+        _ => c"".as_ptr(),
+    }
+}
+
+/// Takes over a value that was set before the library was loaded.
+///
+/// guc.c replays it through the hooks without saying whether an earlier transaction set it. A value of this
+/// transaction has an entry on the setting's stack; any other stays without a stamp and counts as stale.
+fn adopt() {
+    let record = compat::find_setting(CONTEXT);
+    let extra = CURRENT.get().cast_mut();
+    // SAFETY: the record was defined just now and stays; extra belongs to the value in force.
+    unsafe {
+        if !record.is_null() && !(*record).stack.is_null() && !extra.is_null() {
+            (*extra).assigned.stamp = own_stamp();
+            SEAL.set(Some((own_stamp(), (*extra).assigned.key)));
+        }
+    }
+}

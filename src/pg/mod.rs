@@ -1,0 +1,38 @@
+//! The seam to PostgreSQL: the only home of `unsafe`, `Spi`, `pg_sys` and version switches.
+
+pub mod cache;
+mod compat;
+mod context;
+pub mod event;
+pub mod guc;
+mod report;
+pub mod role;
+pub mod session;
+pub mod spi;
+
+use crate::error::TenancyError;
+use crate::model::{Ident, Key, QualifiedName};
+use pgrx::PgRelation;
+
+/// The oid of a relation or role, as doors take it for `regclass` and `regrole`.
+pub type Oid = pgrx::pg_sys::Oid;
+
+/// Refuses a NULL argument; doors take `Option` so that no guard turns STRICT (PGRX.md, section 1).
+pub fn given<T>(argument: &'static str, value: Option<T>) -> Result<T, TenancyError> {
+    value.ok_or(TenancyError::MissingArgument { argument })
+}
+
+/// The key that a tenant argument names.
+pub fn tenant_key(tenant: Option<&str>) -> Result<Key, TenancyError> {
+    given("tenant", tenant)?.parse()
+}
+
+/// The oid of a table argument. The relation is closed, and its lock released, before anything stronger is asked for.
+pub fn relation(target: Option<PgRelation>) -> Result<Oid, TenancyError> {
+    Ok(given("target", target)?.oid())
+}
+
+/// The name of an open relation.
+pub fn qualified_name(relation: &PgRelation) -> Result<QualifiedName, TenancyError> {
+    Ok(QualifiedName { schema: Ident::new(relation.namespace())?, name: Ident::new(relation.name())? })
+}

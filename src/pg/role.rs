@@ -1,0 +1,45 @@
+//! The roles of the session, and whether row security binds them.
+
+use crate::error::TenancyError;
+use crate::model::Ident;
+use pgrx::pg_sys;
+use std::ffi::CStr;
+
+/// The current role.
+pub fn current() -> pg_sys::Oid {
+    // SAFETY: reads a variable of the backend.
+    unsafe { pg_sys::GetUserId() }
+}
+
+/// Whether the current role is a superuser or has BYPASSRLS.
+pub fn bypasses_row_security() -> bool {
+    // SAFETY: reads the catalog; superusers are included.
+    unsafe { pg_sys::has_bypassrls_privilege(pg_sys::GetUserId()) }
+}
+
+/// The name of the current role.
+pub fn current_role() -> String {
+    // SAFETY: the current role exists; the name is copied before it is freed with its memory context.
+    unsafe {
+        let name = pg_sys::GetUserNameFromId(pg_sys::GetUserId(), true);
+        if name.is_null() { "unknown".to_owned() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
+    }
+}
+
+/// The name of a role given as `regrole`. 42704 when there is none (`0` and dropped roles are valid `regrole` values).
+pub fn name_of(role: pg_sys::Oid) -> Result<Ident, TenancyError> {
+    // SAFETY: with noerr a missing role gives NULL.
+    let name = unsafe { pg_sys::GetUserNameFromId(role, true) };
+    if name.is_null() {
+        return Err(TenancyError::UnknownRole { role: role.to_u32() });
+    }
+    // SAFETY: a C string, copied at once.
+    Ident::new(&unsafe { CStr::from_ptr(name) }.to_string_lossy())
+}
+
+/// Whether row security would filter the current role's queries on `relation` now.
+pub fn is_bound(relation: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog; with noError it raises nothing for a missing relation or row_security = off.
+    let answer = unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) };
+    answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}

@@ -1,0 +1,165 @@
+//! Statements sent to the server: reads, which standbys and parallel workers may run, and writes.
+
+use crate::error::TenancyError;
+use crate::model::Sql;
+use pgrx::{AnyElement, pg_sys};
+use pgrx::prelude::*;
+use pgrx::spi::{SpiClient, SpiError, SpiHeapTupleData, SpiTupleTable};
+use std::ffi::CStr;
+
+pub use pgrx::datum::DatumWithOid;
+
+/// A row of an answer; columns count from 1.
+pub struct Row<'a>(SpiHeapTupleData<'a>);
+
+impl Row<'_> {
+    /// The value of a column, None when it is NULL.
+    pub fn get<T: IntoDatum + FromDatum>(&self, column: usize) -> Result<Option<T>, TenancyError> {
+        self.0.get(column).map_err(unexpected)
+    }
+
+    /// The value of a column that is never NULL.
+    pub fn must<T: IntoDatum + FromDatum>(&self, column: usize) -> Result<T, TenancyError> {
+        self.get(column)?
+            .ok_or_else(|| TenancyError::Internal { what: format!("column {column} of an internal query is null") })
+    }
+}
+
+/// Reads with the snapshot of the calling statement. Assigns no transaction id.
+pub fn read<T>(
+    sql: &Sql,
+    args: &[DatumWithOid<'_>],
+    row: impl FnMut(Row<'_>) -> Result<T, TenancyError>,
+) -> Result<Vec<T>, TenancyError> {
+    Spi::connect(|client: &SpiClient<'_>| collect(client.select(sql.as_str(), None, args), row))
+}
+
+/// Which changes a read sees.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Snapshot {
+    /// Those before the calling statement. Assigns no transaction id.
+    Statement,
+    /// Also those the calling function made.
+    Latest,
+}
+
+/// Reads with the snapshot asked for.
+pub fn read_in<T>(
+    snapshot: Snapshot,
+    sql: &Sql,
+    args: &[DatumWithOid<'_>],
+    row: impl FnMut(Row<'_>) -> Result<T, TenancyError>,
+) -> Result<Vec<T>, TenancyError> {
+    match snapshot {
+        Snapshot::Statement => read(sql, args, row),
+        Snapshot::Latest => write(sql, args, row),
+    }
+}
+
+/// Runs a statement that may change data, and gives the rows it returns; sees what this command did before.
+pub fn write<T>(
+    sql: &Sql,
+    args: &[DatumWithOid<'_>],
+    row: impl FnMut(Row<'_>) -> Result<T, TenancyError>,
+) -> Result<Vec<T>, TenancyError> {
+    Spi::connect_mut(|client| collect(client.update(sql.as_str(), None, args), row))
+}
+
+/// Runs a statement for its effect.
+pub fn run(sql: &Sql, args: &[DatumWithOid<'_>]) -> Result<(), TenancyError> {
+    write(sql, args, |_| Ok(())).map(drop)
+}
+
+fn collect<'a, T>(
+    answer: Result<SpiTupleTable<'a>, SpiError>,
+    mut row: impl FnMut(Row<'_>) -> Result<T, TenancyError>,
+) -> Result<Vec<T>, TenancyError> {
+    let table = answer.map_err(unexpected)?;
+    let mut rows = Vec::new();
+    // A utility statement leaves no tuples behind, yet its table counts what it processed.
+    if table.columns().is_ok() {
+        for tuple in table {
+            rows.push(row(Row(tuple))?);
+        }
+    }
+    Ok(rows)
+}
+
+fn unexpected(error: SpiError) -> TenancyError {
+    TenancyError::Internal { what: format!("an internal statement failed: {error}") }
+}
+
+/// Runs `work` so that no object in the caller's search_path is met, and rows that row security would hide are an
+/// error rather than missing.
+pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
+    with_settings(&[(c"search_path", c"pg_catalog, pg_temp"), (c"row_security", c"off")], work)
+}
+
+/// Runs `work` with settings in force that end with it, on error too (the transaction's abort restores them).
+fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
+    // SAFETY: the nest level taken here is given back below; on error the abort unwinds it.
+    let level = unsafe { pg_sys::NewGUCNestLevel() };
+    for (name, value) in settings {
+        // SAFETY: C strings; guc.c copies them.
+        unsafe {
+            pg_sys::set_config_option(
+                name.as_ptr(),
+                value.as_ptr(),
+                pg_sys::GucContext::PGC_USERSET,
+                pg_sys::GucSource::PGC_S_SESSION,
+                pg_sys::GucAction::GUC_ACTION_SAVE,
+                true,
+                0,
+                false,
+            );
+        }
+    }
+    let result = work();
+    // SAFETY: see above.
+    unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    result
+}
+
+/// Runs `work` with the rights of the extension's owner, for the private tables, which no other role may write.
+/// Callers pin search_path (all doors that lead here do).
+pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
+    let owner = read(
+        &Sql::text("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pg_tenancy'"),
+        &[],
+        |row| row.must::<pg_sys::Oid>(1),
+    )?;
+    let owner = *owner.first().ok_or(TenancyError::NotInstalled)?;
+    let (mut role, mut security) = (pg_sys::InvalidOid, 0);
+    // SAFETY: plain reads and writes of backend variables; an error's abort restores them.
+    unsafe {
+        pg_sys::GetUserIdAndSecContext(&mut role, &mut security);
+        pg_sys::SetUserIdAndSecContext(owner, security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+    }
+    let result = work();
+    // SAFETY: puts back what was read above.
+    unsafe { pg_sys::SetUserIdAndSecContext(role, security) };
+    result
+}
+
+/// Binds a `jsonb` value as it came: it is never parsed here, which would lose digits.
+pub fn jsonb(value: Option<AnyElement>) -> DatumWithOid<'static> {
+    match value {
+        // SAFETY: the SQL signature of every door that takes one says jsonb.
+        Some(value) => unsafe { DatumWithOid::new(value.datum(), pg_sys::JSONBOID) },
+        None => DatumWithOid::null_oid(pg_sys::JSONBOID),
+    }
+}
+
+/// Sends a NOTICE.
+pub fn notice(message: &str) {
+    pgrx::notice!("{message}");
+}
+
+/// The server's version, as `server_version_num`: 150020 for 15.20.
+pub fn server_version() -> i32 {
+    // SAFETY: a constant string of the server.
+    let shown = unsafe { pg_sys::GetConfigOption(c"server_version_num".as_ptr(), true, false) };
+    // SAFETY: a C string, or NULL for an unknown setting.
+    let text = unsafe { if shown.is_null() { c"" } else { CStr::from_ptr(shown) } };
+    text.to_string_lossy().parse().unwrap_or(0)
+}
