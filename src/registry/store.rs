@@ -169,10 +169,11 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 3] = [
-    "USAGE ON SCHEMA tenancy",
+const ADMIN_RIGHTS: [&str; 4] = [
+    "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
+    "SELECT ON tenancy.protected_tables",
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
