@@ -4,7 +4,7 @@ use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pg_tenancy_tests::{
     server::Choice,
-    tasks::{check, demo, package, setup, test},
+    tasks::{bench, check, demo, package, setup, test},
     workspace,
 };
 
@@ -29,6 +29,8 @@ enum Task {
     Test(test::Options),
     /// Form and clippy of both packages
     Check,
+    /// Plays the demo on a server that stays up
+    Demo,
     /// Opens psql on the demo's database
     Psql {
         /// Passed on to psql
@@ -37,6 +39,8 @@ enum Task {
     },
     /// Stops the demo's server
     Stop,
+    /// Compares variants side by side on a release build
+    Bench(bench::Options),
     /// Builds the release as a tree to copy over a server's installation
     Package,
 }
@@ -50,6 +54,8 @@ fn main() -> Result<()> {
         }
         Task::Test(options) => test::run(&server, &options),
         Task::Check => check::run(&server),
+        Task::Demo => demo::run(&server),
+        Task::Bench(options) => bench::run(&server, &options),
         Task::Psql { arguments } => demo::psql(&server, &arguments),
         Task::Stop => demo::stop(&server),
         Task::Package => package::run(&server),

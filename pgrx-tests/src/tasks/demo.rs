@@ -1,106 +1,57 @@
-//! The demo's server: it stays up between commands, so that one can look around in it.
+//! The demo: a server that stays up, so that one can look around in it, and the story that is played on it.
 
-use std::{os::unix::process::CommandExt, path::PathBuf, process::Command};
+mod place;
+
+use std::{os::unix::process::CommandExt, process::Command};
 
 use anyhow::{Context, Result, bail};
 
-use super::setup::{self, Ready};
+use self::place::Place;
+use super::{
+    narrate,
+    setup::{self, Ready},
+};
 use crate::{
-    cluster::{PORT, SUPERUSER, data},
+    cluster::data,
     names::quote_ident,
-    process,
-    progress::{say, step},
+    progress::{paint, say, step},
     server::{Choice, Server},
-    session::Session,
     toolchain::Profile,
     workspace,
 };
 
 const DATABASE: &str = "demo";
 
-/// `data/`, `log` and the socket below `target/demo`.
-struct Place {
-    folder: PathBuf,
-    sockets: PathBuf,
-}
-
-impl Place {
-    fn find() -> Result<Self> {
-        let folder = workspace::state()?.join("demo");
-        workspace::folder_of_server_user(&folder)?;
-        let sockets = workspace::socket_folder(&folder.join("s"))?;
-        Ok(Self { folder, sockets })
+/// `cargo xtask demo`: every script in `pgrx-tests/examples`, in order, on a new server.
+pub fn run(choice: &Choice) -> Result<()> {
+    let lock = workspace::lock_servers()?;
+    let folder = workspace::root().join("pgrx-tests/examples");
+    let scripts = narrate::scripts(&folder)?;
+    let ready = setup::ready(choice)?;
+    let place = Place::find()?;
+    fresh(&ready, &place)?;
+    drop(lock);
+    let mut surprises = Vec::new();
+    for script in &scripts {
+        let mut psql = Command::new(ready.server.bindir.join("psql"));
+        place.aim(&mut psql, DATABASE);
+        surprises.extend(narrate::play(
+            &mut psql,
+            script,
+            &mut std::io::stdout().lock(),
+        )?);
     }
-
-    fn data(&self) -> PathBuf {
-        self.folder.join("data")
+    if !surprises.is_empty() {
+        bail!("the demo did not go as told:\n  {}", surprises.join("\n  "));
     }
-
-    /// The major that made the data, if there are any.
-    fn major(&self) -> Option<u32> {
-        std::fs::read_to_string(self.data().join("PG_VERSION"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
-    }
-
-    fn is_running(&self) -> bool {
-        self.sockets.join(format!(".s.PGSQL.{PORT}")).exists() && self.session("postgres").is_ok()
-    }
-
-    fn session(&self, database: &str) -> Result<Session> {
-        let mut config = postgres::Config::new();
-        config
-            .host_path(&self.sockets)
-            .port(PORT)
-            .user(SUPERUSER)
-            .dbname(database);
-        Session::open(config).with_context(|| {
-            format!(
-                "the demo's server does not answer in {}",
-                self.sockets.display()
-            )
-        })
-    }
-
-    fn aim(&self, command: &mut Command, database: &str) {
-        command
-            .env("PGHOST", &self.sockets)
-            .env("PGPORT", PORT.to_string());
-        command.env("PGUSER", SUPERUSER).env("PGDATABASE", database);
-    }
-
-    /// pg_ctl, because this server is to outlive us.
-    fn pg_ctl(&self, server: &Server, order: &[&str]) -> Result<()> {
-        let mut command = server.program("pg_ctl")?;
-        command
-            .args(["--silent", "--wait", "--pgdata"])
-            .arg(self.data())
-            .args(order);
-        process::output(&mut command).map(drop)
-    }
-
-    fn start(&self, server: &Server) -> Result<()> {
-        let log = self.folder.join("log");
-        let Some(log_name) = log.to_str() else {
-            bail!("{} is no text", log.display())
-        };
-        self.pg_ctl(server, &["--log", log_name, "start"])
-            .with_context(|| {
-                format!(
-                    "the log of the demo's server ends with:\n{}",
-                    data::tail(&log)
-                )
-            })
-    }
-
-    fn stop(&self, server: &Server) -> Result<()> {
-        if self.data().join("postmaster.pid").exists() {
-            self.pg_ctl(server, &["--mode=fast", "stop"])?;
-        }
-        Ok(())
-    }
+    println!(
+        "\n{}",
+        paint(
+            "1",
+            "The server is still up: look around with cargo xtask psql, end it with cargo xtask stop."
+        )
+    );
+    Ok(())
 }
 
 /// `cargo xtask stop`
