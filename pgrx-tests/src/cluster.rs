@@ -91,12 +91,12 @@ impl Cluster {
     /// A cluster of the test's own, for what the shared one must not have: `shared_preload_libraries`, a restart, a crash.
     pub fn start(settings: &[(&str, &str)]) -> Self {
         Self::launch(&Self::server_of_this_run(), settings)
-            .unwrap_or_else(|error| panic!("{error:?}"))
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn server_of_this_run() -> Server {
         let pg_config = from_environment(environment::PG_CONFIG);
-        Server::at(Path::new(&pg_config)).unwrap_or_else(|error| panic!("{error:?}"))
+        Server::at(Path::new(&pg_config)).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// A cluster on `server`, empty but for what initdb makes.
@@ -150,7 +150,7 @@ impl Cluster {
     /// Stops the server and starts it again on the same data.
     pub fn restart(&self, how: Shutdown) {
         self.stop(how);
-        self.power_on().unwrap_or_else(|error| panic!("{error:?}"));
+        self.power_on().unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     /// Stops the server and leaves its data; `restart` brings it back.
@@ -159,11 +159,11 @@ impl Cluster {
             Shutdown::Fast => "INT",
             Shutdown::Immediate => "QUIT",
         };
-        let own = self.own().unwrap_or_else(|error| panic!("{error:?}"));
+        let own = self.own().unwrap_or_else(|error| panic!("{error:#}"));
         if let Some(mut running) = own.process.lock().expect("nobody panics holding it").take() {
             running
                 .stop(signal)
-                .unwrap_or_else(|error| panic!("{error:?}"));
+                .unwrap_or_else(|error| panic!("{error:#}"));
         }
     }
 
@@ -172,7 +172,7 @@ impl Cluster {
         let done = self
             .own()
             .and_then(|own| data::configure(&own.folder, settings));
-        done.unwrap_or_else(|error| panic!("{error:?}"));
+        done.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     /// Makes the server read its configuration again.
@@ -200,7 +200,7 @@ impl Cluster {
     /// PGDATA of a cluster that this process started.
     pub fn data(&self) -> PathBuf {
         self.own()
-            .unwrap_or_else(|error| panic!("{error:?}"))
+            .unwrap_or_else(|error| panic!("{error:#}"))
             .folder
             .data()
     }
@@ -232,7 +232,7 @@ impl Cluster {
             .0
             .server
             .program(name)
-            .unwrap_or_else(|error| panic!("{error:?}"));
+            .unwrap_or_else(|error| panic!("{error:#}"));
         command.envs(self.libpq_environment());
         command
     }
@@ -264,7 +264,7 @@ impl Cluster {
     /// A superuser's session on the maintenance database.
     pub fn superuser(&self) -> Session {
         self.open(SUPERUSER, "postgres")
-            .unwrap_or_else(|error| panic!("{error:?}"))
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// A database of unique name with the extension in it, dropped with the last handle to it.
@@ -280,7 +280,7 @@ impl Cluster {
 
     fn prepare_template(&self) {
         self.try_prepare_template()
-            .unwrap_or_else(|error| panic!("{error:?}"));
+            .unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     /// `CREATE EXTENSION` once; a copy of that database takes a fraction of the time.

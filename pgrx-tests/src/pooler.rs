@@ -25,7 +25,7 @@ impl Db {
     /// PgBouncer in transaction mode with one server connection per role, so that clients are sure to share it;
     /// `settings` go into `[pgbouncer]` after ours (`("pool_mode", "session")`).
     pub fn pgbouncer(&self, settings: &[(&str, &str)]) -> Pooler {
-        Pooler::start(self, settings).unwrap_or_else(|error| panic!("{error:?}"))
+        Pooler::start(self, settings).unwrap_or_else(|error| panic!("{error:#}"))
     }
 }
 

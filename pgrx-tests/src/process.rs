@@ -3,7 +3,7 @@
 use std::{
     ffi::OsStr,
     fs,
-    io::Write,
+    io::{BufRead, BufReader, Write},
     os::unix::process::CommandExt,
     path::{Path, PathBuf},
     process::{Child, ChildStdin, Command, ExitStatus, Output, Stdio},
@@ -43,6 +43,35 @@ pub fn output(command: &mut Command) -> Result<String> {
         );
     }
     Ok(String::from_utf8_lossy(&stdout).trim_end().to_owned())
+}
+
+/// Runs cargo-pgrx and lets through what cargo says. Its own lines, a dozen each time, are shown when it fails; it
+/// colours them even into a pipe, which cargo does not, and so they are told apart.
+pub fn run_pgrx(command: &mut Command) -> Result<()> {
+    let (reader, writer) = std::io::pipe()?;
+    let mut child = command
+        .stdin(Stdio::null())
+        .stdout(writer.try_clone()?)
+        .stderr(writer)
+        .spawn()
+        .with_context(|| format!("cannot run {}", shown(command)))?;
+    // The command itself still holds the pipe's writing end; reading would never end.
+    command.stdout(Stdio::null()).stderr(Stdio::null());
+    let mut kept = String::new();
+    for line in BufReader::new(reader).lines() {
+        let line = line?;
+        if line.contains("\x1b[") {
+            kept.push_str(&line);
+            kept.push('\n');
+        } else {
+            eprintln!("{line}");
+        }
+    }
+    let status = child.wait()?;
+    if !status.success() {
+        bail!("{} failed ({status})\n{kept}", shown(command));
+    }
+    Ok(())
 }
 
 /// The command as one would type it.

@@ -27,6 +27,9 @@ pub enum Profile {
 #[derive(Debug, Clone)]
 pub struct Toolchain {
     cargo_pgrx: PathBuf,
+    /// One per major: pgrx builds its bindings anew when config.toml changes, and one file for all would change with
+    /// each major that is added.
+    home: PathBuf,
 }
 
 impl Toolchain {
@@ -34,6 +37,7 @@ impl Toolchain {
     pub fn ready_for(server: &Server) -> Result<Self> {
         let toolchain = Self {
             cargo_pgrx: cargo_pgrx()?,
+            home: target().join("pgrx").join(server.feature()),
         };
         toolchain.introduce(server)?;
         Ok(toolchain)
@@ -42,14 +46,22 @@ impl Toolchain {
     /// `cargo pgrx <arguments>` in the checkout.
     pub fn pgrx(&self) -> Command {
         let mut command = in_checkout(Command::new(&self.cargo_pgrx));
+        command.env("PGRX_HOME", &self.home);
         // pgrx's test framework runs it again to install the extension.
         command.env("CARGO_PGRX", &self.cargo_pgrx).arg("pgrx");
         command
     }
 
-    /// `cargo pgrx init`, unless it was done: it rewrites config.toml, after which pgrx's bindings are built again.
+    /// `cargo <arguments>` for what builds the extension.
+    pub fn cargo(&self) -> Command {
+        let mut command = cargo();
+        command.env("PGRX_HOME", &self.home);
+        command
+    }
+
+    /// `cargo pgrx init`, unless it was done: it rewrites config.toml.
     fn introduce(&self, server: &Server) -> Result<()> {
-        let config = pgrx_home().join("config.toml");
+        let config = self.home.join("config.toml");
         let entry = format!("{} = \"{}\"", server.feature(), server.pg_config.display());
         if fs::read_to_string(&config)
             .is_ok_and(|text| text.lines().any(|line| line.trim() == entry))
@@ -98,7 +110,7 @@ impl Toolchain {
     }
 }
 
-/// `cargo <arguments>` in the checkout.
+/// `cargo <arguments>` in the checkout, for what knows no PostgreSQL.
 pub fn cargo() -> Command {
     in_checkout(Command::new(
         std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
@@ -108,7 +120,6 @@ pub fn cargo() -> Command {
 fn in_checkout(mut command: Command) -> Command {
     command
         .current_dir(root())
-        .env("PGRX_HOME", pgrx_home())
         .env("CARGO_TARGET_DIR", target());
     // `cargo run` describes *this* package to us through the environment; a cargo below must not take it for its own.
     for (name, _) in std::env::vars_os() {
@@ -136,10 +147,6 @@ fn in_checkout(mut command: Command) -> Command {
         }
     }
     command
-}
-
-fn pgrx_home() -> PathBuf {
-    target().join("pgrx")
 }
 
 fn cargo_pgrx() -> Result<PathBuf> {

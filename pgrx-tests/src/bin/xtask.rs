@@ -1,8 +1,11 @@
 //! The task runner's command line. What the commands do is in `tasks`.
 
+use std::process::ExitCode;
+
 use anyhow::Result;
 use clap::{Parser, Subcommand};
 use pg_tenancy_tests::{
+    progress::paint,
     server::Choice,
     tasks::{bench, check, demo, package, setup, test},
     workspace,
@@ -45,8 +48,18 @@ enum Task {
     Package,
 }
 
-fn main() -> Result<()> {
-    let Arguments { server, task } = Arguments::parse();
+/// Not `main() -> Result`: that prints a backtrace where RUST_BACKTRACE is set, and our errors speak to a user.
+fn main() -> ExitCode {
+    match run(Arguments::parse()) {
+        Ok(()) => ExitCode::SUCCESS,
+        Err(error) => {
+            eprintln!("{} {error:#}", paint("31", "error:"));
+            ExitCode::FAILURE
+        }
+    }
+}
+
+fn run(Arguments { server, task }: Arguments) -> Result<()> {
     match task {
         Task::Setup => {
             let _lock = workspace::lock_servers()?;

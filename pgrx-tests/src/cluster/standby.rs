@@ -11,7 +11,7 @@ impl Cluster {
     /// A hot standby that follows this cluster by streaming.
     pub fn standby(&self) -> Cluster {
         self.try_standby()
-            .unwrap_or_else(|error| panic!("{error:?}"))
+            .unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn try_standby(&self) -> Result<Cluster> {
@@ -44,6 +44,6 @@ impl Cluster {
         process::wait_for("the standby to catch up", Duration::from_secs(60), || {
             Ok((standby.value(&replayed) == "t").then_some(()))
         })
-        .unwrap_or_else(|error| panic!("{error:?}"));
+        .unwrap_or_else(|error| panic!("{error:#}"));
     }
 }

@@ -15,14 +15,16 @@ pub fn run(choice: &Choice) -> Result<()> {
 /// Cheapest first: a misplaced brace should not cost a compilation.
 pub fn all(ready: &Ready) -> Result<()> {
     step("cargo fmt --check", || {
-        process::run(cargo().args(["fmt", "--all", "--check"])).context("run cargo fmt --all")
+        process::run(cargo().args(["fmt", "--all", "--", "--check", "-l"]))
+            .context("run cargo fmt --all")
     })?;
     step("clippy on the tests", || {
-        process::run(clippy("pg_tenancy_tests").args(["--", "-D", "warnings"]))
+        process::run(clippy(cargo(), "pg_tenancy_tests").args(["--", "-D", "warnings"]))
     })?;
     step("clippy on the extension", || {
         let features = format!("{} pg_test", ready.server.feature());
-        process::run(clippy("pg_tenancy").args([
+        let mut clippy = clippy(ready.toolchain.cargo(), "pg_tenancy");
+        process::run(clippy.args([
             "--no-default-features",
             "--features",
             &features,
@@ -33,8 +35,7 @@ pub fn all(ready: &Ready) -> Result<()> {
     })
 }
 
-fn clippy(package: &str) -> Command {
-    let mut command = cargo();
-    command.args(["clippy", "--quiet", "--package", package, "--all-targets"]);
-    command
+fn clippy(mut cargo: Command, package: &str) -> Command {
+    cargo.args(["clippy", "--quiet", "--package", package, "--all-targets"]);
+    cargo
 }

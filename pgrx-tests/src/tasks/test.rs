@@ -140,7 +140,7 @@ fn timed(what: &'static str, work: impl FnOnce() -> Result<Outcome>) -> Line {
     let begun = Instant::now();
     let result = work().unwrap_or_else(Outcome::Failed);
     if let Outcome::Failed(error) = &result {
-        eprintln!("{}: {error:?}", paint("31", what));
+        eprintln!("{} {what}: {error:#}", paint("31", "error:"));
     }
     Line {
         what,
@@ -150,7 +150,7 @@ fn timed(what: &'static str, work: impl FnOnce() -> Result<Outcome>) -> Line {
 }
 
 fn plain_tests(ready: &Ready, filter: &str) -> Result<Outcome> {
-    let mut command = cargo();
+    let mut command = ready.toolchain.cargo();
     command.args([
         "test",
         "--package",
