@@ -151,6 +151,34 @@ fn pid_of(role: &str) -> String {
 }
 
 #[test]
+fn two_tenants_share_a_table_and_each_call_is_a_transaction_of_one() {
+    let (red, blue) = Db::new().two_tenants_sharing("orders");
+    red.run("INSERT INTO orders(item) VALUES ('secret')");
+    red.sees("SELECT item, tenant_id = red() FROM orders", &["secret|t"]);
+    blue.sees("SELECT item FROM orders", &[]);
+    blue.changes(0, "UPDATE orders SET item = 'taken'");
+    blue.refused(
+        "42501",
+        "INSERT INTO orders(tenant_id, item) VALUES (red(), 'forged')",
+    );
+    assert!(complaint(|| blue.run("SELECT 1/0")).contains("22012"));
+    let counted = red.transaction(|session| {
+        session.changes(1, "UPDATE orders SET item = 'changed'");
+        session.value("SELECT count(*) FROM orders")
+    });
+    assert_eq!(counted, "1");
+    red.session().refused("55000", "SELECT item FROM orders");
+}
+
+#[test]
+fn a_transaction_that_was_aborted_inside_is_not_taken_for_a_commit() {
+    let (red, _blue) = Db::new().two_tenants_sharing("orders");
+    let aborted = || red.transaction(|session| drop(session.try_run("SELECT 1/0")));
+    assert!(complaint(aborted).contains("25P02"));
+    red.sees("SELECT 1", &["1"]);
+}
+
+#[test]
 fn nasty_names_are_names_of_tables() {
     let admin = Db::bare().admin();
     for name in NASTY_NAMES {
