@@ -104,7 +104,7 @@ impl Toolchain {
                 if release {
                     command.arg("--release");
                 }
-                process::run(&mut command)
+                process::run_pgrx(&mut command)
             },
         )
     }

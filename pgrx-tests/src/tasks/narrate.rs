@@ -3,7 +3,7 @@
 //!
 //! A script is plain psql input. A comment line at the left margin is narration. A comment `-- refused 42501` says
 //! that the next statement is refused with that SQLSTATE; any other error, and a refusal that does not come, is a
-//! surprise.
+//! surprise. A line that begins with `\set ECHO none` is stage work: it is not shown, and must set ECHO back itself.
 
 use std::{
     fs,
@@ -47,6 +47,9 @@ pub fn play(psql: &mut Command, script: &Path, out: &mut dyn Write) -> Result<Ve
             "--echo-all",
             "--set=VERBOSITY=verbose",
             "--pset=pager=off",
+            // Wide results fit a terminal.
+            "--pset=format=wrapped",
+            "--pset=columns=120",
             "--file",
         ])
         .arg(script)
@@ -77,9 +80,21 @@ pub fn play(psql: &mut Command, script: &Path, out: &mut dyn Write) -> Result<Ve
         .collect())
 }
 
+const STAGE_WORK: &str = "\\set ECHO none";
+
+const MINUTIAE: [&str; 6] = [
+    "LOCATION:  ",
+    "SCHEMA NAME:  ",
+    "TABLE NAME:  ",
+    "COLUMN NAME:  ",
+    "DATATYPE NAME:  ",
+    "CONSTRAINT NAME:  ",
+];
+
 /// Follows psql's output beside the script.
 struct Telling<'a> {
-    script: std::iter::Peekable<std::str::Lines<'a>>,
+    /// What is still to be told.
+    script: &'a str,
     /// The SQLSTATE that the story promises next.
     promised: Option<String>,
     surprises: Vec<String>,
@@ -88,7 +103,7 @@ struct Telling<'a> {
 impl<'a> Telling<'a> {
     fn new(script: &'a str) -> Self {
         Self {
-            script: script.lines().peekable(),
+            script,
             promised: None,
             surprises: Vec::new(),
         }
@@ -96,13 +111,21 @@ impl<'a> Telling<'a> {
 
     /// What the reader gets to see of a line of psql's.
     fn hear(&mut self, line: &str) -> Option<String> {
-        if self.script.peek() == Some(&line) {
-            self.script.next();
-            return Some(self.echo(line));
+        // psql does not echo empty lines, which part the telling into paragraphs.
+        let told = self.script.trim_start_matches('\n');
+        let (next, rest) = told.split_once('\n').unwrap_or((told, ""));
+        if next == line && !line.is_empty() {
+            let gap = if told.len() < self.script.len() {
+                "\n"
+            } else {
+                ""
+            };
+            self.script = rest;
+            return (!line.starts_with(STAGE_WORK)).then(|| format!("{gap}{}", self.echo(line)));
         }
         let said = without_position(line);
-        if said.starts_with("LOCATION:  ") {
-            // VERBOSITY=verbose brings the SQLSTATE, and this with it: a line of PostgreSQL's source.
+        // VERBOSITY=verbose brings the SQLSTATE, and these with it: what the message says anyway, and a line of source.
+        if MINUTIAE.iter().any(|label| said.starts_with(label)) {
             return None;
         }
         let complaint = said.strip_prefix("ERROR:  ");

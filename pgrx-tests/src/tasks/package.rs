@@ -15,7 +15,7 @@ pub fn run(choice: &Choice) -> Result<()> {
         .arg("package")
         .arg("--pg-config")
         .arg(&ready.server.packaged_as);
-    process::run(package.args(["--no-default-features", "--features", &feature]))?;
+    process::run_pgrx(package.args(["--no-default-features", "--features", &feature]))?;
     say(format_args!(
         "the package is {}",
         workspace::target()
