@@ -1,0 +1,146 @@
+//! What the extension shows the world stands in `surface.golden`: a change there is a decision, never an accident.
+
+use std::{fs, path::PathBuf};
+
+use pg_tenancy_tests::{Db, workspace::root};
+
+#[path = "surface/description.rs"]
+mod description;
+
+/// Set to anything, it makes what is there now the expectation.
+const ACCEPT: &str = "PG_TENANCY_ACCEPT";
+
+#[test]
+fn the_surface_is_the_golden_one() {
+    let now = description::describe(&Db::new().admin());
+    let file = golden();
+    if std::env::var_os(ACCEPT).is_some() {
+        fs::write(&file, &now).expect("surface.golden can be written");
+        return;
+    }
+    let expected = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        now == expected,
+        "the surface is not what {} says (- expected, + found):\n{}\n\
+         if this is meant: {ACCEPT}=1 cargo xtask test --kind client surface, then read git diff before you commit",
+        file.display(),
+        difference(&expected, &now)
+    );
+}
+
+#[test]
+fn everything_says_what_it_is_for() {
+    let undocumented = "
+        WITH members AS (
+            SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+             WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e' AND e.extname = 'pg_tenancy')
+        SELECT pg_describe_object(m.classid, m.objid, 0) FROM members m
+         WHERE obj_description(m.objid, m.classid::regclass::name) IS NULL
+           AND m.objid NOT IN (SELECT seqrelid FROM pg_sequence)
+         ORDER BY 1";
+    Db::new().admin().sees(undocumented, &[]);
+}
+
+#[test]
+fn no_table_of_ours_is_forgotten_by_a_dump() {
+    let forgotten = "
+        SELECT c.oid::regclass FROM pg_class c
+         WHERE c.relnamespace IN ('tenancy'::regnamespace, 'tenancy_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'S')
+           AND c.oid <> ALL (SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'pg_tenancy')";
+    Db::new().admin().sees(forgotten, &[]);
+}
+
+#[test]
+fn a_function_with_the_owners_rights_reads_no_path_of_its_callers() {
+    let open = "
+        SELECT p.oid::regprocedure FROM pg_proc p
+         WHERE p.pronamespace IN ('tenancy'::regnamespace, 'tenancy_internal'::regnamespace) AND p.prosecdef
+           AND NOT COALESCE('search_path=pg_catalog, pg_temp' = ANY (p.proconfig), false)";
+    Db::new().admin().sees(open, &[]);
+}
+
+#[test]
+fn null_never_switches_a_guard_off() {
+    let silent = "
+        SELECT p.oid::regprocedure FROM pg_proc p
+         WHERE p.pronamespace = 'tenancy'::regnamespace AND p.proisstrict AND p.pronargs > 0";
+    Db::new().admin().sees(silent, &[]);
+}
+
+#[test]
+fn what_policies_call_is_an_index_condition_in_parallel_plans_too() {
+    let hindrances = "
+        SELECT DISTINCT p.oid::regprocedure FROM pg_proc p
+         WHERE (p.pronamespace, p.proname) IN (
+                   ('tenancy'::regnamespace, 'current_tenant_id'), ('tenancy'::regnamespace, 'current_tenant_number'),
+                   ('tenancy'::regnamespace, 'current_tenant_code'))
+           AND NOT (p.proleakproof AND p.provolatile = 's' AND p.proparallel = 's' AND NOT p.prosecdef AND p.proconfig IS NULL)";
+    Db::new().admin().sees(hindrances, &[]);
+}
+
+#[test]
+fn the_context_setting_cannot_be_reached_through_pg_settings() {
+    let admin = Db::new().admin();
+    admin.run("LOAD '$libdir/pg_tenancy'");
+    admin.sees("SELECT name FROM pg_settings WHERE name = 'app.current_tenant_id'", &[]);
+    admin.sees("SHOW app.current_tenant_id", &[""]);
+}
+
+#[test]
+fn our_prefix_is_ours_and_app_is_everybodys() {
+    let admin = Db::new().admin();
+    admin.run("LOAD '$libdir/pg_tenancy'");
+    admin.refused("42602", "SET tenancy.no_such_setting = 'x'");
+    admin.run("SET app.something_else = 'x'");
+}
+
+#[test]
+fn only_a_superuser_changes_our_settings() {
+    let db = Db::new();
+    let app = db.login(&db.application("app"));
+    app.sees("SELECT tenancy.has_tenant()", &["f"]);
+    app.refused("42501", "SET tenancy.context_lifetime = session");
+    app.refused("42501", "SET tenancy.missing_context = empty");
+}
+
+fn golden() -> PathBuf {
+    root().join("pgrx-tests/tests/surface.golden")
+}
+
+/// The lines that only one of the texts has, each under the heading it belongs to.
+fn difference(expected: &str, now: &str) -> String {
+    let (expected, now) = (with_headings(expected), with_headings(now));
+    let only = |sign: char, these: &[String], those: &[String]| {
+        let mut those: Vec<&String> = those.iter().collect();
+        let mut lines = String::new();
+        for line in these {
+            match those.iter().position(|other| *other == line) {
+                Some(at) => drop(those.swap_remove(at)),
+                None => lines.push_str(&format!("{sign} {line}\n")),
+            }
+        }
+        lines
+    };
+    only('-', &expected, &now) + &only('+', &now, &expected)
+}
+
+fn with_headings(text: &str) -> Vec<String> {
+    let mut heading = "";
+    text.lines()
+        .map(|line| {
+            if line.starts_with(' ') {
+                format!("{heading}: {}", line.trim())
+            } else {
+                heading = line;
+                line.to_owned()
+            }
+        })
+        .collect()
+}
+
+#[test]
+fn a_difference_names_the_object() {
+    let (before, after) = ("f()\n    strict\ng()\n    strict\n", "f()\n    strict\ng()\n    stable\n");
+    assert_eq!(difference(before, after), "- g(): strict\n+ g(): stable\n");
+    assert_eq!(difference(before, before), "");
+}
