@@ -73,6 +73,7 @@ pub enum TenancyError {
     TenantDiffers { code: String, key: &'static str, stored: String, given: String },
     UnknownPlan { plan: String },
     IllegalStatusMove { tenant: String, from: Status, to: Status, hint: &'static str },
+    NotDeleted { tenant: String, status: Status },
     ImmutableKeys { tenant: String },
     TenantRowKept { tenant: String },
     RegistryTruncated,
@@ -154,6 +155,10 @@ impl TenancyError {
                 format!("tenant \"{tenant}\" is {} and cannot become {}", from.as_str(), to.as_str()),
             )
             .hint(*hint),
+            E::NotDeleted { tenant, status } => {
+                Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}, not deleted", status.as_str()))
+                    .hint("Call tenancy.resume_tenant(...) to make it active.")
+            }
             E::ImmutableKeys { tenant } => {
                 Face::new(InsufficientPrivilege, format!("the keys of tenant \"{tenant}\" cannot be changed"))
                     .hint("Rows refer to a tenant by its id, number and code; change its name with tenancy.update_tenant(...).")
@@ -203,8 +208,8 @@ impl TenancyError {
             .detail("A rolled-back savepoint, block or function restored the tenant that was set before it.")
             .hint("End the transaction, or call tenancy.switch_tenant(...) again where that is permitted."),
             E::ForbiddenSource { source } => {
-                Face::new(InsufficientPrivilege, format!("app.current_tenant_id cannot be set by {source}"))
-                    .hint("Set it in the transaction that uses it; only a superuser may store it, for a role or database.")
+                Face::new(InsufficientPrivilege, format!("app.current_tenant_id cannot come from {source}"))
+                    .hint("Set it in the transaction that uses it; only a superuser may store it, with ALTER ROLE or ALTER DATABASE ... SET.")
             }
             E::TenantUnavailable { tenant, status, reason } => {
                 let face = Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}", status.as_str()));
@@ -257,18 +262,22 @@ impl TenancyError {
             .detail("Codes of two tenants could compare as equal.")
             .hint("Change the column to a deterministic collation first."),
             E::RowsWithoutTenant { table, column, rows } => {
-                Face::new(NotNullViolation, format!("{rows} rows of {table} have no tenant in {column}"))
+                Face::new(NotNullViolation, format!("{} of {table} without a tenant in {column}", rows_of(*rows)))
                     .hint("Give them one with assign_existing_rows_to => '<tenant>', or protect the table with access => 'shared'.")
             }
             E::RowsOfUnknownTenants { table, column, rows, sample, key } => {
-                let argument = key.column();
-                Face::new(ForeignKeyViolation, format!("{rows} rows of {table} belong to tenants that do not exist"))
+                let call = match key {
+                    KeyKind::Id => "tenancy.create_tenant(code, id => ...)",
+                    KeyKind::Number => "tenancy.create_tenant(code, number => ...)",
+                    KeyKind::Code => "tenancy.create_tenant(code)",
+                };
+                Face::new(ForeignKeyViolation, format!("{} of {table} of tenants that do not exist", rows_of(*rows)))
                     .detail(format!("Values of {column} without a tenant: {sample}"))
-                    .hint(format!("Provision them with tenancy.create_tenant(code, {argument} => ...) or correct the rows."))
+                    .hint(format!("Provision them with {call} or correct the rows."))
             }
             E::CrossTenantRows { constraint, table, parent, rows } => Face::new(
                 ForeignKeyViolation,
-                format!("{rows} rows of {table} refer to rows of another tenant in {parent}"),
+                format!("{} of {table} with a reference to another tenant's row in {parent}", rows_of(*rows)),
             )
             .detail(format!("Foreign key {constraint}."))
             .hint("Correct these rows, or call with foreign_keys => 'keep' and correct them later."),
@@ -297,6 +306,10 @@ impl TenancyError {
     }
 }
 
+fn rows_of(count: i64) -> String {
+    if count == 1 { "1 row".to_owned() } else { format!("{count} rows") }
+}
+
 impl fmt::Display for TenancyError {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         f.write_str(&self.face().message)
@@ -304,3 +317,36 @@ impl fmt::Display for TenancyError {
 }
 
 impl std::error::Error for TenancyError {}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// STYLE 6 and invariant 11: message in lower case without a full stop, hint a whole sentence.
+    #[test]
+    fn a_refusal_reads_like_postgresql() {
+        let column = Ident::new("tenant_id").unwrap();
+        let table = QualifiedName { schema: Ident::new("public").unwrap(), name: Ident::new("orders").unwrap() };
+        let refusals = [
+            TenancyError::MissingArgument { argument: "code" },
+            TenancyError::NoTenant { ended: true },
+            TenancyError::NoTenant { ended: false },
+            TenancyError::StaleTenant { tenant: "red".into() },
+            TenancyError::SecondTenant { first: "red".into(), second: "blue".into() },
+            TenancyError::UnknownTenant { tenant: "red".into() },
+            TenancyError::NoTenantColumn { table: table.clone(), column: column.clone() },
+            TenancyError::RowsWithoutTenant { table: table.clone(), column, rows: 1 },
+            TenancyError::NotProtected { table },
+        ];
+        for refusal in refusals {
+            let face = refusal.face();
+            let first = face.message.chars().next().unwrap();
+            assert!(!first.is_uppercase() && !face.message.ends_with('.'), "{}", face.message);
+            let hint = face.hint.expect("every refusal says what to do next");
+            assert!(
+                hint.ends_with('.') && !hint.starts_with(char::is_lowercase) || hint.starts_with("tenancy."),
+                "{hint}"
+            );
+        }
+    }
+}

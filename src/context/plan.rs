@@ -27,6 +27,7 @@ pub fn verdict(facts: &Facts) -> Verdict {
     Verdict {
         set_by: facts.origin.map(|origin| match origin {
             Origin::Transaction => "this session",
+            Origin::Switched => "tenancy.switch_tenant",
             Origin::Pinned => "ALTER ROLE or ALTER DATABASE ... SET",
         }),
         lifetime: match facts.lifetime {

@@ -1,8 +1,9 @@
 //! Isolation: a protected table shows and takes a tenant's own rows only, whoever asks.
-//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs. Statements: store.rs.
+//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs, step.rs. Statements: store.rs.
 
 mod plan;
 mod policy;
+mod step;
 mod store;
 
 pgrx::extension_sql_file!(
@@ -48,14 +49,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         reference: Option<&str>,
         open_policy: Option<bool>,
     ) -> Result<(), ErrorReport> {
-        let arguments = Arguments::given(
-            tenant_column,
-            access,
-            assign_existing_rows_to,
-            foreign_keys,
-            reference,
-            open_policy,
-        )?;
+        let arguments =
+            Arguments::given(tenant_column, access, assign_existing_rows_to, foreign_keys, reference, open_policy)?;
         Ok(store::protect(relation(target)?, &arguments)?)
     }
 
@@ -89,14 +84,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         >,
         ErrorReport,
     > {
-        let arguments = Arguments::given(
-            tenant_column,
-            access,
-            assign_existing_rows_to,
-            foreign_keys,
-            reference,
-            open_policy,
-        )?;
+        let arguments =
+            Arguments::given(tenant_column, access, assign_existing_rows_to, foreign_keys, reference, open_policy)?;
         let steps = store::plan_protection(relation(target)?, &arguments)?;
         Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
             let statement = step.statement().map(|sql| sql.to_string());
@@ -124,8 +113,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         TableIterator<'static, (name!(relation, Oid), name!(outcome, String), name!(reason, Option<String>))>,
         ErrorReport,
     > {
-        let arguments =
-            Arguments::given(tenant_column, access, None, Some("composite"), Some("policy"), Some(true))?;
+        let arguments = Arguments::given(tenant_column, access, None, Some("composite"), Some("policy"), Some(true))?;
         let schema = given("schema", schema)?.to_string_lossy();
         let outcomes = store::protect_schema(&schema, &arguments)?;
         Ok(TableIterator::new(outcomes.into_iter().map(|o| (o.relation, o.outcome.to_owned(), o.reason))))

@@ -1,9 +1,10 @@
 //! The steps from a table as it stands to an isolated one, and back.
 
-use super::policy::{self, Access, Spec};
+use super::policy::{self, Access};
+use super::step::{Link, Step};
 use crate::error::TenancyError;
 use crate::model::table::{Column, ForeignKey, Table};
-use crate::model::{Deparsed, Ident, KeyKind, QualifiedName, Sql};
+use crate::model::{Deparsed, Ident, KeyKind, QualifiedName};
 use serde::{Deserialize, Serialize};
 
 /// How the tenant column is tied to the registry.
@@ -65,48 +66,9 @@ pub struct Facts {
     /// The table, then its partitions and inheritance children.
     pub family: Vec<Table>,
     pub neighbours: Vec<Neighbour>,
+    /// Indexes that earlier calls made, by the oid of their table.
+    pub own_indexes: Vec<(u32, Ident)>,
     pub has_rows: bool,
-}
-
-/// One thing to do.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub enum Step {
-    AddColumn { table: QualifiedName, column: Ident, assign: Option<String>, not_null: bool },
-    CheckTenantPresent { table: QualifiedName, column: Ident },
-    CheckTenantKnown { table: QualifiedName, column: Ident, key: KeyKind },
-    AssignRows { table: QualifiedName, column: Ident, value: String },
-    SetDefault { table: QualifiedName, column: Ident, key: KeyKind },
-    SetNotNull { table: QualifiedName, column: Ident },
-    AddIndex { table: QualifiedName, columns: Vec<Ident>, unique: bool },
-    CheckLink(Link),
-    ScopeForeignKey(Link),
-    AddReference { table: QualifiedName, column: Ident, key: KeyKind },
-    DropPolicy { table: QualifiedName, policy: Ident },
-    AddPolicy { table: QualifiedName, policy: Spec },
-    DropGuard { table: QualifiedName },
-    AddGuard { table: QualifiedName },
-    EnableRowSecurity { table: QualifiedName },
-    ForceRowSecurity { table: QualifiedName },
-    /// Nothing to do, but something to know.
-    Note { table: QualifiedName, text: String },
-    // the way back
-    UnscopeForeignKey { link: Link, match_full: bool },
-    DropConstraint { table: QualifiedName, constraint: Ident },
-    RestoreDefault { table: QualifiedName, column: Ident, default: Option<Deparsed> },
-    DropNotNull { table: QualifiedName, column: Ident },
-    DropIndex { schema: Ident, index: Ident },
-    DisableRowSecurity { table: QualifiedName },
-    UnforceRowSecurity { table: QualifiedName },
-}
-
-/// A foreign key between two tables with a tenant column each.
-#[derive(Clone, Debug, PartialEq, Eq)]
-pub struct Link {
-    pub child: QualifiedName,
-    pub child_column: Ident,
-    pub parent: QualifiedName,
-    pub parent_column: Ident,
-    pub key: ForeignKey,
 }
 
 /// What `unprotect_table` puts back; stored with each protected relation.
@@ -114,7 +76,7 @@ pub struct Link {
 pub struct Undo {
     pub row_security: bool,
     pub forced: bool,
-    /// The default before ours; None inside when there was none.
+    /// The default before ours; None while ours has not been set.
     pub default: Option<DefaultBefore>,
     pub not_null_added: bool,
     pub indexes: Vec<Ident>,
@@ -123,7 +85,9 @@ pub struct Undo {
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DefaultBefore(pub Option<Deparsed>);
+pub struct DefaultBefore {
+    pub expression: Option<Deparsed>,
+}
 
 /// A foreign key that got the tenant column.
 #[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
@@ -133,7 +97,6 @@ pub struct ScopedKey {
 }
 
 const GUARD: &str = "tenancy_truncate_guard";
-const NO_ACTION: char = 'a';
 
 /// The steps that protect the table; empty when nothing is left to do.
 pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyError> {
@@ -160,11 +123,7 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
 }
 
 /// Lets an owner whom FORCE binds check all rows: the table is unforced, and forced again, under the lock of the call.
-fn lift_force<'a>(
-    steps: Vec<Step>,
-    tables: impl Iterator<Item = &'a Table>,
-    is_bound_as_owner: bool,
-) -> Vec<Step> {
+fn lift_force<'a>(steps: Vec<Step>, tables: impl Iterator<Item = &'a Table>, is_bound_as_owner: bool) -> Vec<Step> {
     let reads = |step: &Step, table: &QualifiedName| match step {
         Step::CheckTenantPresent { table: read, .. }
         | Step::CheckTenantKnown { table: read, .. }
@@ -344,12 +303,21 @@ fn scope_keys(
             if !parent.table.has_unique_on(&target) && !steps.contains(&planned) {
                 steps.push(planned);
                 unique.push(parent.table.name.clone());
+                steps.extend(superseded_index(parent, &facts.own_indexes));
             }
             steps.push(Step::CheckLink(link.clone()));
             steps.push(Step::ScopeForeignKey(link));
         }
     }
     Ok(unique)
+}
+
+/// Our plain index on the tenant column, which a unique one led by that column makes superfluous.
+fn superseded_index(parent: &End<'_>, own: &[(u32, Ident)]) -> Option<Step> {
+    let index = parent.table.indexes.iter().find(|index| {
+        index.columns == [Some(parent.column.clone())] && own.contains(&(parent.table.oid, index.name.clone()))
+    })?;
+    Some(Step::DropIndex { schema: parent.table.name.schema.clone(), index: index.name.clone() })
 }
 
 fn is_scoped(key: &ForeignKey, child_column: &Ident, parent_column: &Ident) -> bool {
@@ -431,18 +399,16 @@ fn guard(table: &Table, request: &Request, key: Option<KeyKind>, steps: &mut Vec
 
 /// What to remember of a change from `before` to `now`, on top of what an earlier call remembered.
 pub fn remember(before: &Table, now: &Table, column: &Ident, earlier: Option<Undo>) -> Undo {
-    let mut undo = earlier.unwrap_or_else(|| Undo {
-        row_security: before.row_security,
-        forced: before.forced,
-        ..Undo::default()
-    });
+    let mut undo =
+        earlier.unwrap_or_else(|| Undo { row_security: before.row_security, forced: before.forced, ..Undo::default() });
     let (was, is) = (before.column(column), now.column(column));
     let default_of = |column: Option<&Column>| column.and_then(|column| column.default.clone());
     if undo.default.is_none() && default_of(was) != default_of(is) {
-        undo.default = Some(DefaultBefore(default_of(was)));
+        undo.default = Some(DefaultBefore { expression: default_of(was) });
     }
     let not_null = |column: Option<&Column>| column.is_some_and(|column| column.not_null);
     undo.not_null_added |= !not_null(was) && not_null(is);
+    undo.indexes.retain(|name| now.indexes.iter().any(|index| index.name == *name));
     for index in &now.indexes {
         if !before.indexes.iter().any(|old| old.name == index.name) {
             undo.indexes.push(index.name.clone());
@@ -508,8 +474,8 @@ pub fn unprotect(relations: &[Remembered<'_>], is_bound_as_owner: bool) -> Vec<S
             steps.push(Step::DropConstraint { table: name(), constraint: reference.clone() });
         }
         if let Some(column) = column.filter(|column| table.column(column).is_some() && table.parent.is_none()) {
-            if let Some(DefaultBefore(default)) = &undo.default {
-                steps.push(Step::RestoreDefault { table: name(), column: column.clone(), default: default.clone() });
+            if let Some(DefaultBefore { expression }) = &undo.default {
+                steps.push(Step::RestoreDefault { table: name(), column: column.clone(), default: expression.clone() });
             }
             if undo.not_null_added {
                 steps.push(Step::DropNotNull { table: name(), column: column.clone() });
@@ -532,250 +498,271 @@ fn scoped_keys<'a>(child: &'a Remembered<'_>) -> impl Iterator<Item = (&'a Forei
     })
 }
 
-impl Link {
-    /// The rows of the child that refer to another tenant's row.
-    pub fn crossing_rows(&self) -> Sql {
-        let mut sql = Sql::text("SELECT count(*) FROM ")
-            .name(&self.child)
-            .then(" AS child JOIN ")
-            .name(&self.parent)
-            .then(" AS parent ON ");
-        for (position, (child, parent)) in self.key.columns.iter().zip(&self.key.parent_columns).enumerate() {
-            if position > 0 {
-                sql = sql.then(" AND ");
-            }
-            sql = sql.then("child.").ident(child).then(" = parent.").ident(parent);
-        }
-        sql.then(" WHERE child.")
-            .ident(&self.child_column)
-            .then(" IS DISTINCT FROM parent.")
-            .ident(&self.parent_column)
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::model::table::{Index, Policy};
+
+    fn ident(name: &str) -> Ident {
+        Ident::new(name).unwrap()
     }
 
-    fn scope(&self) -> Sql {
-        let columns = with_first(&self.child_column, &self.key.columns);
-        let parent_columns = with_first(&self.parent_column, &self.key.parent_columns);
-        let sets = matches!(self.key.on_delete, 'n' | 'd');
-        let set_columns = match &self.key.on_delete_columns[..] {
-            _ if !sets => &[][..],
-            [] => &self.key.columns,
-            named => named,
+    fn column(name: &str, type_name: &str, not_null: bool) -> Column {
+        Column {
+            name: ident(name),
+            type_name: type_name.into(),
+            shown_type: type_name.into(),
+            is_domain: false,
+            not_null,
+            default: None,
+            has_loose_collation: false,
+        }
+    }
+
+    fn table(oid: u32, name: &str) -> Table {
+        Table {
+            oid,
+            name: QualifiedName { schema: ident("public"), name: ident(name) },
+            kind: 'r',
+            is_temporary: false,
+            is_system: false,
+            is_partition: false,
+            parent: None,
+            is_owned: true,
+            row_security: false,
+            forced: false,
+            columns: vec![column("id", "int8", true), column("tenant_id", "uuid", false)],
+            policies: vec![],
+            triggers: vec![],
+            indexes: vec![index("pkey", &["id"], true)],
+            foreign_keys: vec![],
+        }
+    }
+
+    fn index(name: &str, columns: &[&str], is_unique: bool) -> Index {
+        let columns = columns.iter().map(|name| Some(ident(name))).collect();
+        Index { name: ident(name), columns, is_unique, is_reliable: true }
+    }
+
+    fn key_to(parent: u32, column: &str) -> ForeignKey {
+        ForeignKey {
+            name: ident("fk"),
+            columns: vec![ident(column)],
+            parent,
+            parent_columns: vec![ident("id")],
+            on_update: 'a',
+            on_delete: 'n',
+            on_delete_columns: vec![],
+            match_type: 's',
+            is_deferrable: false,
+            is_deferred: false,
+            is_validated: true,
+        }
+    }
+
+    fn request() -> Request {
+        Request {
+            column: ident("tenant_id"),
+            access: Access::Tenant,
+            reference: Reference::Policy,
+            composite_keys: true,
+            open_policy: true,
+            assign: None,
+            server_version: 150_020,
+            is_bound_as_owner: false,
+        }
+    }
+
+    fn alone(table: Table) -> Facts {
+        Facts { family: vec![table], neighbours: vec![], own_indexes: vec![], has_rows: true }
+    }
+
+    fn statements(steps: &[Step]) -> Vec<String> {
+        steps.iter().filter_map(Step::statement).map(|sql| sql.to_string()).collect()
+    }
+
+    fn protected(facts: &Facts, request: &Request) -> Vec<String> {
+        statements(&protect(facts, request).unwrap())
+    }
+
+    fn refusal(table: Table, request: &Request) -> TenancyError {
+        protect(&alone(table), request).unwrap_err()
+    }
+
+    #[test]
+    fn a_plain_table_gets_default_not_null_index_policies_guard_and_forced_row_security() {
+        assert_eq!(
+            protected(&alone(table(1, "orders")), &request()),
+            [
+                "SELECT count(*) FROM public.orders WHERE tenant_id IS NULL",
+                "SELECT tenant_id::text, count(*) FROM public.orders WHERE tenant_id IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1",
+                "ALTER TABLE public.orders ALTER COLUMN tenant_id SET DEFAULT tenancy.current_tenant_id()",
+                "ALTER TABLE public.orders ALTER COLUMN tenant_id SET NOT NULL",
+                "CREATE INDEX ON public.orders (tenant_id)",
+                "CREATE POLICY tenancy_isolation ON public.orders AS RESTRICTIVE \
+                 USING ((tenant_id = tenancy.current_tenant_id())) \
+                 WITH CHECK ((tenant_id = tenancy_internal.writing_tenant_id()))",
+                "CREATE POLICY tenancy_isolation_delete ON public.orders AS RESTRICTIVE FOR DELETE \
+                 USING (tenancy_internal.may_write())",
+                "CREATE POLICY tenancy_open ON public.orders USING (tenancy_internal.open_rows())",
+                "CREATE TRIGGER tenancy_truncate_guard BEFORE TRUNCATE ON public.orders FOR EACH STATEMENT \
+                 EXECUTE FUNCTION tenancy_internal.refuse_truncate()",
+                "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY",
+                "ALTER TABLE public.orders FORCE ROW LEVEL SECURITY",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_missing_column_is_added_without_a_rewrite_when_its_rows_have_a_tenant() {
+        let mut bare = table(1, "orders");
+        bare.columns.pop();
+        assert!(matches!(refusal(bare.clone(), &request()), TenancyError::NoTenantColumn { .. }));
+        let tenant = TenantKeys { id: "6f1c".into(), number: "7".into(), code: "acme".into() };
+        let steps = protected(&alone(bare.clone()), &Request { assign: Some(tenant), ..request() });
+        assert_eq!(steps[0], "ALTER TABLE public.orders ADD COLUMN tenant_id uuid NOT NULL DEFAULT '6f1c'");
+        assert_eq!(
+            steps[1],
+            "ALTER TABLE public.orders ALTER COLUMN tenant_id SET DEFAULT tenancy.current_tenant_id()"
+        );
+        let empty = Facts { has_rows: false, ..alone(bare) };
+        assert_eq!(protected(&empty, &request())[0], "ALTER TABLE public.orders ADD COLUMN tenant_id uuid NOT NULL");
+    }
+
+    #[test]
+    fn rows_without_a_tenant_get_the_key_their_column_holds() {
+        let mut numbered = table(1, "accounts");
+        numbered.columns[1] = column("tenant_id", "int4", false);
+        let tenant = TenantKeys { id: "6f1c".into(), number: "7".into(), code: "acme".into() };
+        let steps = protected(&alone(numbered), &Request { assign: Some(tenant), ..request() });
+        assert_eq!(steps[0], "UPDATE public.accounts SET tenant_id = '7' WHERE tenant_id IS NULL");
+    }
+
+    #[test]
+    fn the_users_own_permissive_policy_takes_the_place_of_the_companion() {
+        let mut own = table(1, "orders");
+        own.policies.push(Policy {
+            name: ident("mine"),
+            is_permissive: true,
+            command: '*',
+            for_public: true,
+            using: Some(Deparsed::from_catalog("true".into())),
+            check: None,
+        });
+        let steps = protected(&alone(own), &request());
+        assert!(!steps.iter().any(|step| step.contains("tenancy_open")), "{steps:#?}");
+    }
+
+    #[test]
+    fn what_is_no_table_of_the_users_own_is_refused() {
+        let with = |change: fn(&mut Table)| {
+            let mut table = table(1, "t");
+            change(&mut table);
+            refusal(table, &request())
         };
-        self.replace(&columns, &parent_columns, set_columns, false)
+        assert!(matches!(with(|t| t.kind = 'v'), TenancyError::NotATable { kind: "view", .. }));
+        assert!(matches!(with(|t| t.kind = 'f'), TenancyError::NotATable { .. }));
+        assert!(matches!(with(|t| t.is_system = true), TenancyError::SystemTable { .. }));
+        assert!(matches!(with(|t| t.is_temporary = true), TenancyError::TemporaryTable { .. }));
+        assert!(matches!(with(|t| t.parent = Some(t.name.clone())), TenancyError::IsPartition { .. }));
+        assert!(matches!(with(|t| t.columns[1].type_name = "numeric".into()), TenancyError::WrongTenantType { .. }));
+        assert!(matches!(with(|t| t.columns[1].has_loose_collation = true), TenancyError::LooseCollation { .. }));
     }
 
-    fn unscope(&self, match_full: bool) -> Sql {
-        let columns: Vec<Ident> = without(&self.key.columns, &self.child_column);
-        let parent_columns: Vec<Ident> = without(&self.key.parent_columns, &self.parent_column);
-        let named = &self.key.on_delete_columns;
-        let set_columns = if named.len() == columns.len() { &[][..] } else { named };
-        self.replace(&columns, &parent_columns, set_columns, match_full)
+    fn linked() -> Facts {
+        let mut child = table(1, "tasks");
+        child.foreign_keys.push(key_to(2, "project_id"));
+        let mut parent = table(2, "projects");
+        parent.indexes.push(index("projects_tenant_id_idx", &["tenant_id"], false));
+        let neighbour = Neighbour { table: parent, column: Some(ident("tenant_id")), access: Access::Tenant };
+        let own_indexes = vec![(2, ident("projects_tenant_id_idx"))];
+        Facts { family: vec![child], neighbours: vec![neighbour], own_indexes, has_rows: true }
     }
 
-    fn replace(&self, columns: &[Ident], parent_columns: &[Ident], set_columns: &[Ident], match_full: bool) -> Sql {
-        let key = &self.key;
-        let mut sql = Sql::text("ALTER TABLE ")
-            .name(&self.child)
-            .then(" DROP CONSTRAINT ")
-            .ident(&key.name)
-            .then(", ADD CONSTRAINT ")
-            .ident(&key.name)
-            .then(" FOREIGN KEY (")
-            .idents(columns)
-            .then(") REFERENCES ")
-            .name(&self.parent)
-            .then(" (")
-            .idents(parent_columns)
-            .then(")");
-        if match_full {
-            sql = sql.then(" MATCH FULL");
-        }
-        if key.on_update != NO_ACTION {
-            sql = sql.then(" ON UPDATE ").then(action(key.on_update));
-        }
-        if key.on_delete != NO_ACTION {
-            sql = sql.then(" ON DELETE ").then(action(key.on_delete));
-        }
-        if !set_columns.is_empty() {
-            sql = sql.then(" (").idents(set_columns).then(")");
-        }
-        if key.is_deferrable {
-            sql = sql.then(if key.is_deferred { " DEFERRABLE INITIALLY DEFERRED" } else { " DEFERRABLE" });
-        }
-        if key.is_validated { sql } else { sql.then(" NOT VALID") }
-    }
-}
-
-fn with_first(first: &Ident, rest: &[Ident]) -> Vec<Ident> {
-    std::iter::once(first).chain(rest).cloned().collect()
-}
-
-fn without(columns: &[Ident], column: &Ident) -> Vec<Ident> {
-    columns.iter().filter(|name| *name != column).cloned().collect()
-}
-
-fn action(code: char) -> &'static str {
-    match code {
-        'r' => "RESTRICT",
-        'c' => "CASCADE",
-        'n' => "SET NULL",
-        'd' => "SET DEFAULT",
-        _ => "NO ACTION",
-    }
-}
-
-impl Step {
-    /// The statement; None for a note.
-    pub fn statement(&self) -> Option<Sql> {
-        use Step as S;
-        let alter = |table: &QualifiedName| Sql::text("ALTER TABLE ").name(table);
-        let column_of = |table: &QualifiedName, column: &Ident| alter(table).then(" ALTER COLUMN ").ident(column);
-        Some(match self {
-            S::AddColumn { table, column, assign, not_null } => {
-                let mut sql = alter(table).then(" ADD COLUMN ").ident(column).then(" uuid");
-                if *not_null {
-                    sql = sql.then(" NOT NULL");
-                }
-                match assign {
-                    Some(tenant) => sql.then(" DEFAULT ").literal(tenant),
-                    None => sql,
-                }
-            }
-            S::CheckTenantPresent { table, column } => {
-                Sql::text("SELECT count(*) FROM ").name(table).then(" WHERE ").ident(column).then(" IS NULL")
-            }
-            S::CheckTenantKnown { table, column, .. } => Sql::text("SELECT ")
-                .ident(column)
-                .then("::text, count(*) FROM ")
-                .name(table)
-                .then(" WHERE ")
-                .ident(column)
-                .then(" IS NOT NULL GROUP BY 1 ORDER BY 2 DESC, 1"),
-            S::AssignRows { table, column, value } => Sql::text("UPDATE ")
-                .name(table)
-                .then(" SET ")
-                .ident(column)
-                .then(" = ")
-                .literal(value)
-                .then(" WHERE ")
-                .ident(column)
-                .then(" IS NULL"),
-            S::SetDefault { table, column, key } => {
-                column_of(table, column).then(" SET DEFAULT ").then(policy::current(*key))
-            }
-            S::SetNotNull { table, column } => column_of(table, column).then(" SET NOT NULL"),
-            S::AddIndex { table, columns, unique } => {
-                Sql::text(if *unique { "CREATE UNIQUE INDEX ON " } else { "CREATE INDEX ON " })
-                    .name(table)
-                    .then(" (")
-                    .idents(columns)
-                    .then(")")
-            }
-            S::CheckLink(link) => link.crossing_rows(),
-            S::ScopeForeignKey(link) => link.scope(),
-            S::AddReference { table, column, key } => alter(table)
-                .then(" ADD CONSTRAINT ")
-                .ident(&policy::reference_name())
-                .then(" FOREIGN KEY (")
-                .ident(column)
-                .then(") REFERENCES tenancy.tenants (")
-                .then(key.column())
-                .then(") ON DELETE RESTRICT"),
-            S::DropPolicy { table, policy } => Sql::text("DROP POLICY ").ident(policy).then(" ON ").name(table),
-            S::AddPolicy { table, policy } => policy.create(table),
-            S::DropGuard { table } => Sql::text("DROP TRIGGER tenancy_truncate_guard ON ").name(table),
-            S::AddGuard { table } => Sql::text("CREATE TRIGGER tenancy_truncate_guard BEFORE TRUNCATE ON ")
-                .name(table)
-                .then(" FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.refuse_truncate()"),
-            S::EnableRowSecurity { table } => alter(table).then(" ENABLE ROW LEVEL SECURITY"),
-            S::ForceRowSecurity { table } => alter(table).then(" FORCE ROW LEVEL SECURITY"),
-            S::Note { .. } => return None,
-            S::UnscopeForeignKey { link, match_full } => link.unscope(*match_full),
-            S::DropConstraint { table, constraint } => alter(table).then(" DROP CONSTRAINT ").ident(constraint),
-            S::RestoreDefault { table, column, default } => match default {
-                Some(default) => column_of(table, column).then(" SET DEFAULT ").deparsed(default),
-                None => column_of(table, column).then(" DROP DEFAULT"),
-            },
-            S::DropNotNull { table, column } => column_of(table, column).then(" DROP NOT NULL"),
-            S::DropIndex { schema, index } => Sql::text("DROP INDEX ").ident(schema).then(".").ident(index),
-            S::DisableRowSecurity { table } => alter(table).then(" DISABLE ROW LEVEL SECURITY"),
-            S::UnforceRowSecurity { table } => alter(table).then(" NO FORCE ROW LEVEL SECURITY"),
-        })
+    #[test]
+    fn a_foreign_key_between_protected_tables_gets_the_tenant_and_nulls_only_its_own_columns() {
+        let steps = protected(&linked(), &request());
+        let position = |text: &str| steps.iter().position(|step| step.contains(text)).expect(text);
+        let unique = position("CREATE UNIQUE INDEX ON public.projects (tenant_id, id)");
+        let superseded = position("DROP INDEX public.projects_tenant_id_idx");
+        let check = position("child.project_id = parent.id WHERE child.tenant_id IS DISTINCT FROM parent.tenant_id");
+        let replace = position(
+            "DROP CONSTRAINT fk, ADD CONSTRAINT fk FOREIGN KEY (tenant_id, project_id) \
+             REFERENCES public.projects (tenant_id, id) ON DELETE SET NULL (project_id)",
+        );
+        assert!(unique < superseded && superseded < check && check < replace);
     }
 
-    /// What kind of step it is, for `plan_protection`.
-    pub fn action(&self) -> &'static str {
-        use Step as S;
-        match self {
-            S::AddColumn { .. } => "add column",
-            S::CheckTenantPresent { .. } | S::CheckTenantKnown { .. } | S::CheckLink(_) => "check rows",
-            S::AssignRows { .. } => "assign rows",
-            S::SetDefault { .. } | S::RestoreDefault { .. } => "set default",
-            S::SetNotNull { .. } => "set not null",
-            S::DropNotNull { .. } => "drop not null",
-            S::AddIndex { .. } => "add index",
-            S::DropIndex { .. } => "drop index",
-            S::ScopeForeignKey(_) | S::UnscopeForeignKey { .. } => "replace foreign key",
-            S::AddReference { .. } => "add foreign key",
-            S::DropConstraint { .. } => "drop foreign key",
-            S::DropPolicy { .. } => "drop policy",
-            S::AddPolicy { .. } => "add policy",
-            S::DropGuard { .. } => "drop trigger",
-            S::AddGuard { .. } => "add trigger",
-            S::EnableRowSecurity { .. } | S::ForceRowSecurity { .. } => "enable row security",
-            S::DisableRowSecurity { .. } | S::UnforceRowSecurity { .. } => "disable row security",
-            S::Note { .. } => "note",
-        }
+    #[test]
+    fn a_foreign_key_that_stays_says_what_it_leaves_open() {
+        let notes = |facts: &Facts, request: &Request| -> Vec<String> {
+            let steps = protect(facts, request).unwrap();
+            assert!(!steps.iter().any(|step| matches!(step, Step::ScopeForeignKey(_))));
+            steps.iter().filter(|step| matches!(step, Step::Note { .. })).map(Step::reason).collect()
+        };
+        let open = "can refer to another tenant's row";
+        assert!(notes(&linked(), &Request { composite_keys: false, ..request() })[0].contains(open));
+        assert!(notes(&linked(), &Request { server_version: 140_000, ..request() })[0].contains("PostgreSQL 15"));
+        let mut shared = linked();
+        shared.neighbours[0].access = Access::Shared;
+        assert!(notes(&shared, &request())[0].contains("without a tenant"));
+        let mut other = linked();
+        other.neighbours[0].table.columns[1] = column("tenant_id", "int8", true);
+        assert!(notes(&other, &request())[0].contains("different keys"));
     }
 
-    /// The strongest table lock the statement takes; None for a note.
-    pub fn lock(&self) -> Option<&'static str> {
-        use Step as S;
-        match self {
-            S::Note { .. } => None,
-            S::CheckTenantPresent { .. } | S::CheckTenantKnown { .. } | S::CheckLink(_) => Some("ACCESS SHARE"),
-            S::AssignRows { .. } => Some("ROW EXCLUSIVE"),
-            S::AddIndex { .. } => Some("SHARE"),
-            S::AddGuard { .. } | S::AddReference { .. } => Some("SHARE ROW EXCLUSIVE"),
-            _ => Some("ACCESS EXCLUSIVE"),
-        }
+    #[test]
+    fn an_owner_whom_force_binds_lifts_it_for_the_checks_only() {
+        let mut facts = linked();
+        (facts.neighbours[0].table.row_security, facts.neighbours[0].table.forced) = (true, true);
+        let steps = protected(&facts, &Request { is_bound_as_owner: true, ..request() });
+        assert_eq!(steps[0], "ALTER TABLE public.projects NO FORCE ROW LEVEL SECURITY");
+        assert_eq!(steps.last().unwrap(), "ALTER TABLE public.projects FORCE ROW LEVEL SECURITY");
+        assert!(!protected(&facts, &request()).iter().any(|step| step.contains("NO FORCE")));
     }
 
-    /// Why the step is there.
-    pub fn reason(&self) -> String {
-        use Step as S;
-        match self {
-            S::AddColumn { assign: Some(_), .. } => "existing rows get the tenant given, without a rewrite".into(),
-            S::AddColumn { .. } => "each row needs a tenant".into(),
-            S::CheckTenantPresent { .. } => "no row may be without a tenant".into(),
-            S::CheckTenantKnown { .. } => "each tenant must be in tenancy.tenants".into(),
-            S::AssignRows { .. } => "rows without a tenant get the one given".into(),
-            S::SetDefault { .. } => "a new row gets the tenant of its transaction".into(),
-            S::SetNotNull { .. } => "a row without a tenant would be nobody's".into(),
-            S::AddIndex { unique: true, .. } => {
-                "a foreign key that includes the tenant needs it; build it CONCURRENTLY beforehand to hold the lock shortly"
-                    .into()
-            }
-            S::AddIndex { .. } => {
-                "each query filters by tenant; build it CONCURRENTLY beforehand to hold the lock shortly".into()
-            }
-            S::CheckLink(_) => "no row may refer to another tenant's row".into(),
-            S::ScopeForeignKey(_) => "neither a reference nor a cascade may cross tenants".into(),
-            S::AddReference { .. } => "also roles that bypass row security can store known tenants only".into(),
-            S::DropPolicy { .. } => "it is not what protection needs now".into(),
-            S::AddPolicy { policy, .. } => policy.reason().into(),
-            S::DropGuard { .. } => "it is not our guard, or is disabled".into(),
-            S::AddGuard { .. } => "TRUNCATE passes row security".into(),
-            S::EnableRowSecurity { .. } => "policies apply".into(),
-            S::ForceRowSecurity { .. } => "policies bind the owner too".into(),
-            S::Note { text, .. } => text.clone(),
-            S::UnscopeForeignKey { .. }
-            | S::DropConstraint { .. }
-            | S::RestoreDefault { .. }
-            | S::DropNotNull { .. }
-            | S::DropIndex { .. }
-            | S::DisableRowSecurity { .. }
-            | S::UnforceRowSecurity { .. } => "as it was before".into(),
-        }
+    /// The table as the steps for `facts` leave it, as far as `remember` and `unprotect` look.
+    fn after(mut table: Table) -> Table {
+        table.row_security = true;
+        table.forced = true;
+        table.columns[1].not_null = true;
+        table.columns[1].default = Some(Deparsed::from_catalog("tenancy.current_tenant_id()".into()));
+        table.indexes.push(index("orders_tenant_id_idx", &["tenant_id"], false));
+        table
+    }
+
+    #[test]
+    fn unprotecting_puts_back_what_was_there() {
+        let before = table(1, "orders");
+        let now = after(before.clone());
+        let column = ident("tenant_id");
+        let undo = remember(&before, &now, &column, None);
+        let stored: Undo = serde_json::from_str(&serde_json::to_string(&undo).unwrap()).unwrap();
+        assert_eq!(stored, undo);
+        let relations = [Remembered { table: &now, column: Some(&column), undo: &stored, is_family: true }];
+        assert_eq!(
+            statements(&unprotect(&relations, false)),
+            [
+                "ALTER TABLE public.orders NO FORCE ROW LEVEL SECURITY",
+                "ALTER TABLE public.orders DISABLE ROW LEVEL SECURITY",
+                "ALTER TABLE public.orders ALTER COLUMN tenant_id DROP DEFAULT",
+                "ALTER TABLE public.orders ALTER COLUMN tenant_id DROP NOT NULL",
+                "DROP INDEX public.orders_tenant_id_idx",
+            ]
+        );
+    }
+
+    #[test]
+    fn what_a_second_call_adds_is_remembered_beside_what_the_first_changed() {
+        let before = table(1, "orders");
+        let now = after(before.clone());
+        let column = ident("tenant_id");
+        let first = remember(&before, &now, &column, None);
+        let mut later = now.clone();
+        later.indexes.push(index("later", &["tenant_id", "id"], true));
+        let second = remember(&now, &later, &column, Some(first.clone()));
+        assert_eq!(second.indexes, [ident("orders_tenant_id_idx"), ident("later")]);
+        assert_eq!(second.default, first.default);
+        assert!(second.not_null_added && !second.row_security);
     }
 }

@@ -100,13 +100,7 @@ pub struct Spec {
 }
 
 /// The policies that a table with this access needs.
-pub fn wanted(
-    access: Access,
-    column: &Ident,
-    found: Option<&Column>,
-    key: Option<KeyKind>,
-    open: bool,
-) -> Vec<Spec> {
+pub fn wanted(access: Access, column: &Ident, found: Option<&Column>, key: Option<KeyKind>, open: bool) -> Vec<Spec> {
     let equals = |function: &'static str| {
         let column = match found {
             Some(found) if found.is_cast_to_base() => {
@@ -123,11 +117,7 @@ pub fn wanted(
             restrict(ISOLATION_DELETE, 'd', Some(Sql::text("tenancy_internal.may_write()")), None),
         ],
         (Access::Shared, Some(key)) => {
-            let readable = Sql::text("(")
-                .sql(&equals(current(key)))
-                .then(" OR (")
-                .ident(column)
-                .then(" IS NULL))");
+            let readable = Sql::text("(").sql(&equals(current(key))).then(" OR (").ident(column).then(" IS NULL))");
             vec![
                 restrict(ISOLATION, 'r', Some(readable), None),
                 restrict(ISOLATION_INSERT, 'a', None, Some(equals(writing(key)))),

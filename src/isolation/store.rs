@@ -1,7 +1,8 @@
 //! Reads what the plan is made from, and carries steps out.
 
-use super::plan::{self, Facts, Neighbour, Reference, Remembered, Request, Step, TenantKeys, Undo};
+use super::plan::{self, Facts, Neighbour, Reference, Remembered, Request, TenantKeys, Undo};
 use super::policy::{self, Access};
+use super::step::Step;
 use crate::error::TenancyError;
 use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
 use crate::pg::{Oid, cache, given, role, spi};
@@ -29,8 +30,8 @@ impl<'a> Arguments<'a> {
         open_policy: Option<bool>,
     ) -> Result<Self, TenancyError> {
         Ok(Self {
-            tenant_column: given("tenant_column", tenant_column)?.to_str().map_err(|_| TenancyError::MalformedName {
-                name: tenant_column.unwrap_or_default().to_string_lossy().into_owned(),
+            tenant_column: given("tenant_column", tenant_column)?.to_str().map_err(|_| {
+                TenancyError::MalformedName { name: tenant_column.unwrap_or_default().to_string_lossy().into_owned() }
             })?,
             access: given("access", access)?,
             assign_existing_rows_to,
@@ -77,8 +78,8 @@ pub fn plan_protection(target: Oid, arguments: &Arguments<'_>) -> Result<Vec<Ste
 }
 
 fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Facts, Vec<Step>), TenancyError> {
-    let facts = facts(target, request, view)?;
     let entries = entries(view)?;
+    let facts = facts(target, request, &entries, view)?;
     if let (Some(root), Some(entry)) = (facts.family.first(), entries.get(&target)) {
         refuse_other_protection(root, entry, target, request)?;
     }
@@ -95,12 +96,7 @@ fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Fact
     Ok((facts, steps))
 }
 
-fn refuse_other_protection(
-    root: &Table,
-    entry: &Entry,
-    target: Oid,
-    request: &Request,
-) -> Result<(), TenancyError> {
+fn refuse_other_protection(root: &Table, entry: &Entry, target: Oid, request: &Request) -> Result<(), TenancyError> {
     let differs = |aspect, stored: String, given: String| {
         Err(TenancyError::OtherProtection { table: root.name.clone(), aspect, stored, given })
     };
@@ -159,12 +155,17 @@ fn request(arguments: &Arguments<'_>) -> Result<Request, TenancyError> {
 }
 
 fn tenant_keys(tenant: &str) -> Result<TenantKeys, TenancyError> {
-    let found = cache::find(&tenant.parse()?)?
-        .ok_or_else(|| TenancyError::UnknownTenant { tenant: tenant.to_owned() })?;
+    let found =
+        cache::find(&tenant.parse()?)?.ok_or_else(|| TenancyError::UnknownTenant { tenant: tenant.to_owned() })?;
     Ok(TenantKeys { id: found.id.to_string(), number: found.number.to_string(), code: found.code.to_string() })
 }
 
-fn facts(target: Oid, request: &Request, view: spi::Snapshot) -> Result<Facts, TenancyError> {
+fn facts(
+    target: Oid,
+    request: &Request,
+    entries: &HashMap<Oid, Entry>,
+    view: spi::Snapshot,
+) -> Result<Facts, TenancyError> {
     let family = family(target, view)?;
     let oids: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
     let neighbours = neighbours(&oids, view)?;
@@ -176,7 +177,11 @@ fn facts(target: Oid, request: &Request, view: spi::Snapshot) -> Result<Facts, T
         }
         None => false,
     };
-    Ok(Facts { family, neighbours, has_rows })
+    let own_indexes = entries
+        .iter()
+        .flat_map(|(relation, entry)| entry.undo.indexes.iter().map(|index| (relation.to_u32(), index.clone())))
+        .collect();
+    Ok(Facts { family, neighbours, own_indexes, has_rows })
 }
 
 fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
@@ -278,9 +283,7 @@ fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
 fn lock(target: Oid) -> Result<(), TenancyError> {
     let root = family(target, spi::Snapshot::Latest)?;
     match root.first() {
-        Some(root) => {
-            spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN ACCESS EXCLUSIVE MODE"), &[])
-        }
+        Some(root) => spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN ACCESS EXCLUSIVE MODE"), &[]),
         None => Err(TenancyError::Internal { what: "the table was dropped meanwhile".into() }),
     }
 }
@@ -317,7 +320,8 @@ fn count(sql: &Sql) -> Result<i64, TenancyError> {
 
 fn check_known(table: &QualifiedName, column: &Ident, key: KeyKind, sql: &Sql) -> Result<(), TenancyError> {
     const SHOWN: usize = 5;
-    let values = spi::read_in(spi::Snapshot::Latest, sql, &[], |row| Ok((row.must::<String>(1)?, row.must::<i64>(2)?)))?;
+    let values =
+        spi::read_in(spi::Snapshot::Latest, sql, &[], |row| Ok((row.must::<String>(1)?, row.must::<i64>(2)?)))?;
     let mut unknown = Vec::new();
     for (value, rows) in values {
         let parsed = match key {
@@ -489,10 +493,14 @@ pub fn protect_schema(schema: &str, arguments: &Arguments<'_>) -> Result<Vec<Out
         let was_protected = table.policies.iter().any(|policy| policy::is_ours(&policy.name));
         let (outcome, reason) = match plan::left_out(&table, &request) {
             Some(reason) => ("left", Some(reason)),
-            None => {
-                protect_as(relation, &request)?;
-                (if was_protected { "already protected" } else { "protected" }, None)
-            }
+            None => match protect_as(relation, &request) {
+                Ok(()) if was_protected => ("already protected", None),
+                Ok(()) => ("protected", None),
+                Err(TenancyError::OtherProtection { aspect, stored, .. }) => {
+                    ("left", Some(format!("already protected with {aspect} {stored}")))
+                }
+                Err(refusal) => return Err(refusal),
+            },
         };
         outcomes.push(Outcome { relation, outcome, reason });
     }
@@ -524,11 +532,9 @@ pub fn refuse_truncate(relation: Oid, table: QualifiedName) -> Result<(), Tenanc
 /// Lets a role run an application, after looking for every way past row security.
 pub fn grant_usage(grantee: Oid) -> Result<(), TenancyError> {
     let name = role::name_of(grantee)?;
-    let dangers = spi::read(
-        &Sql::text("SELECT tenancy_internal.role_danger($1)"),
-        &[grantee.into()],
-        |row| row.get::<String>(1),
-    )?;
+    let dangers = spi::read(&Sql::text("SELECT tenancy_internal.role_danger($1)"), &[grantee.into()], |row| {
+        row.get::<String>(1)
+    })?;
     if let Some(reason) = dangers.into_iter().flatten().next() {
         return Err(TenancyError::UnsafeRole { role: name.as_str().to_owned(), reason });
     }

@@ -28,6 +28,8 @@ pub enum Source {
 pub enum Origin {
     /// Set in a transaction.
     Transaction,
+    /// Set by `tenancy.switch_tenant`, which may leave a pinned tenant.
+    Switched,
     /// Stored by a superuser for the role or database.
     Pinned,
 }
@@ -57,6 +59,9 @@ impl Assigned {
     }
 }
 
+pub const FROM_CLIENT: &str = "connection options";
+const FROM_ORDINARY_ROLE: &str = "a setting that is stored by a role other than a superuser";
+
 /// What a check of a new value knows about the session.
 pub struct Session<'a> {
     /// The tenant this transaction belongs to already.
@@ -69,6 +74,15 @@ pub struct Session<'a> {
     pub superuser: bool,
 }
 
+/// Decides whether the tenant may be cleared: storing or sending an empty value would take a pinned one away.
+pub fn admit_empty(source: Source, superuser: bool) -> Result<(), TenancyError> {
+    match source {
+        Source::Client => Err(TenancyError::ForbiddenSource { source: FROM_CLIENT }),
+        Source::Test if !superuser => Err(TenancyError::ForbiddenSource { source: FROM_ORDINARY_ROLE }),
+        _ => Ok(()),
+    }
+}
+
 /// Decides whether `new` may become the tenant, and as what. `same` tells whether two keys name one tenant.
 pub fn admit(
     new: &Key,
@@ -78,12 +92,10 @@ pub fn admit(
 ) -> Result<Origin, TenancyError> {
     match source {
         Source::Default | Source::Server => Err(TenancyError::ForbiddenSource { source: "the server's configuration" }),
-        Source::Client => Err(TenancyError::ForbiddenSource { source: "connection options" }),
-        Source::Test if !session.superuser => {
-            Err(TenancyError::ForbiddenSource { source: "a stored setting of an ordinary role" })
-        }
+        Source::Client => Err(TenancyError::ForbiddenSource { source: FROM_CLIENT }),
+        Source::Test if !session.superuser => Err(TenancyError::ForbiddenSource { source: FROM_ORDINARY_ROLE }),
         Source::Stored | Source::Test => Ok(Origin::Pinned),
-        Source::Session if session.switching => Ok(Origin::Transaction),
+        Source::Session if session.switching => Ok(Origin::Switched),
         Source::Session => {
             if let Some(pinned) = session.pinned.filter(|pinned| !same(pinned, new)) {
                 return Err(TenancyError::PinnedTenant { pinned: pinned.to_string(), second: new.to_string() });
@@ -129,12 +141,21 @@ mod tests {
     }
 
     #[test]
+    fn an_empty_value_is_stored_by_a_superuser_only_and_never_sent() {
+        assert!(admit_empty(Source::Session, false).is_ok());
+        assert!(admit_empty(Source::Default, false).is_ok());
+        assert!(admit_empty(Source::Test, true).is_ok());
+        assert!(admit_empty(Source::Test, false).is_err());
+        assert!(admit_empty(Source::Client, true).is_err());
+    }
+
+    #[test]
     fn a_transaction_keeps_its_first_tenant() {
         let (red, blue) = (key("red"), key("blue"));
         assert_eq!(try_set(Source::Session, &Session { sealed: Some(&blue), ..FRESH }), Ok(Origin::Transaction));
         let sealed = Session { sealed: Some(&red), ..FRESH };
         assert!(matches!(try_set(Source::Session, &sealed), Err(TenancyError::SecondTenant { .. })));
-        assert_eq!(try_set(Source::Session, &Session { switching: true, ..sealed }), Ok(Origin::Transaction));
+        assert_eq!(try_set(Source::Session, &Session { switching: true, ..sealed }), Ok(Origin::Switched));
     }
 
     #[test]

@@ -31,10 +31,8 @@ impl Code {
     }
 
     fn from_checked(text: &str) -> Option<Self> {
-        let bad = text.is_empty()
-            || text.len() > MAX_CODE_BYTES
-            || text.trim() != text
-            || text.chars().any(char::is_control);
+        let bad =
+            text.is_empty() || text.len() > MAX_CODE_BYTES || text.trim() != text || text.chars().any(char::is_control);
         if bad {
             return None;
         }

@@ -57,6 +57,8 @@ static PINNED: Backend<Option<Key>> = Backend::new(None);
 /// A tenant was set at some time; makes "no tenant" easier to understand.
 static EVER_SET: Backend<bool> = Backend::new(false);
 static SWITCHING: Backend<bool> = Backend::new(false);
+/// Connection options tried to set the tenant before the library was loaded, and may have hidden a pinned one.
+static TAINTED: Backend<bool> = Backend::new(false);
 /// Values that were set before the library was loaded are being handed over.
 static ADOPTING: Backend<bool> = Backend::new(false);
 
@@ -82,8 +84,7 @@ enum LifetimeSetting {
 }
 
 static CONTEXT_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
-static CONTEXT_LIFETIME: GucSetting<LifetimeSetting> =
-    GucSetting::<LifetimeSetting>::new(LifetimeSetting::Transaction);
+static CONTEXT_LIFETIME: GucSetting<LifetimeSetting> = GucSetting::<LifetimeSetting>::new(LifetimeSetting::Transaction);
 static MISSING_CONTEXT: GucSetting<MissingContext> = GucSetting::<MissingContext>::new(MissingContext::Error);
 
 /// Defines the settings; called once, from `_PG_init`.
@@ -144,6 +145,9 @@ pub fn context_lifetime() -> Lifetime {
 /// Refuses a missing one, one from an earlier transaction, and one that a rollback put back after the transaction had
 /// come to belong to another. The first use seals the transaction.
 pub fn current() -> Result<Assigned, TenancyError> {
+    if TAINTED.get() {
+        return Err(TenancyError::ForbiddenSource { source: context::FROM_CLIENT });
+    }
     // SAFETY: the assign hook keeps CURRENT at the extra of the value in force, which guc.c does not free before.
     let Some(extra) = (unsafe { CURRENT.get().as_ref() }) else {
         let cleared = SEAL.get().is_some_and(|(stamp, _)| stamp == own_stamp());
@@ -153,14 +157,19 @@ pub fn current() -> Result<Assigned, TenancyError> {
     if !assigned.is_live(context_stamp(), context_lifetime()) {
         return Err(TenancyError::StaleTenant { tenant: assigned.key.to_string() });
     }
+    if let Some(pinned) = PINNED.get()
+        && assigned.origin == Origin::Transaction
+        && !is_parallel_worker() // which cannot tell a switched tenant; its leader has decided
+        && !same_tenant(&pinned, &assigned.key)
+    {
+        // Set before the library was loaded; see `adopt`.
+        return Err(TenancyError::PinnedTenant { pinned: pinned.to_string(), second: assigned.key.to_string() });
+    }
     let now = own_stamp();
     match SEAL.get() {
         Some((stamp, sealed)) if stamp == now => {
             if !same_tenant(&sealed, &assigned.key) {
-                return Err(TenancyError::RestoredTenant {
-                    now: assigned.key.to_string(),
-                    sealed: sealed.to_string(),
-                });
+                return Err(TenancyError::RestoredTenant { now: assigned.key.to_string(), sealed: sealed.to_string() });
             }
         }
         _ => SEAL.set(Some((now, assigned.key))),
@@ -255,19 +264,18 @@ unsafe extern "C-unwind" fn check(
 ) -> bool {
     // SAFETY: guc.c hands over a C string it owns, or NULL.
     let bytes = unsafe { if (*newval).is_null() { return true } else { CStr::from_ptr(*newval).to_bytes() } };
-    if bytes.is_empty() {
-        return true;
+    let source = source_of(source);
+    if ADOPTING.get() && source == Source::Client {
+        TAINTED.set(true);
     }
-    match checked(bytes, source_of(source)) {
-        Ok((value, stamped)) => {
+    match checked(bytes, source) {
+        Ok(None) => true,
+        Ok(Some((value, stamped))) => {
             if let Some(stamped) = stamped {
                 // SAFETY: guc.c allocated the old value with the allocator that guc_free belongs to.
-                unsafe { compat::guc_free((*newval).cast()) };
-                let memory = compat::guc_alloc(stamped.as_bytes_with_nul().len());
-                // SAFETY: the memory has room for the string with its end.
                 unsafe {
-                    std::ptr::copy_nonoverlapping(stamped.as_ptr(), memory.cast(), stamped.as_bytes_with_nul().len());
-                    *newval = memory.cast();
+                    compat::guc_free((*newval).cast());
+                    *newval = guc_text(&stamped);
                 }
             }
             let memory = compat::guc_alloc(size_of::<Extra>()).cast::<Extra>();
@@ -285,8 +293,13 @@ unsafe extern "C-unwind" fn check(
     }
 }
 
-/// Parses and admits a value; gives what to keep, and the string to store where it is to carry a stamp.
-fn checked(bytes: &[u8], source: Source) -> Result<(Extra, Option<CString>), TenancyError> {
+/// Parses and admits a value; gives what to keep (nothing for an empty one), and the string to store where it is to
+/// carry a stamp.
+fn checked(bytes: &[u8], source: Source) -> Result<Option<(Extra, Option<CString>)>, TenancyError> {
+    if bytes.is_empty() {
+        context::admit_empty(source, source == Source::Test && is_superuser())?;
+        return Ok(None);
+    }
     let malformed = || TenancyError::MalformedTenant { text: String::from_utf8_lossy(bytes).into_owned() };
     let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
 
@@ -296,12 +309,12 @@ fn checked(bytes: &[u8], source: Source) -> Result<(Extra, Option<CString>), Ten
             None => (text, 0),
         };
         let origin = if source == Source::Stored { Origin::Pinned } else { Origin::Transaction };
-        return Ok((remembered(shown.parse()?, shown, origin, stamp), None));
+        return Ok(Some((remembered(shown.parse()?, shown, origin, stamp), None)));
     }
 
     let key: Key = text.parse()?;
     if ADOPTING.get() && source == Source::Session {
-        return Ok((remembered(key, text, Origin::Transaction, 0), None));
+        return Ok(Some((remembered(key, text, Origin::Transaction, 0), None)));
     }
     let now = own_stamp();
     let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);
@@ -313,9 +326,21 @@ fn checked(bytes: &[u8], source: Source) -> Result<(Extra, Option<CString>), Ten
         superuser: source == Source::Test && is_superuser(),
     };
     let origin = context::admit(&key, source, &session, same_tenant)?;
-    let stamped = (origin == Origin::Transaction).then(|| format!("{text}{STAMP_SEPARATOR}{now}"));
-    let stamped = stamped.map(CString::new).transpose().map_err(|_| malformed())?;
-    Ok((remembered(key, text, origin, now), stamped))
+    let stamped = if origin == Origin::Pinned { None } else { Some(with_stamp(text, now)) };
+    Ok(Some((remembered(key, text, origin, now), stamped)))
+}
+
+fn with_stamp(text: &str, stamp: Stamp) -> CString {
+    CString::new(format!("{text}{STAMP_SEPARATOR}{stamp}")).expect("a tenant key holds no NUL")
+}
+
+/// A copy that guc.c may free.
+fn guc_text(text: &CStr) -> *mut c_char {
+    let bytes = text.to_bytes_with_nul();
+    let memory = compat::guc_alloc(bytes.len()).cast::<c_char>();
+    // SAFETY: the memory has room for the text with its end.
+    unsafe { std::ptr::copy_nonoverlapping(bytes.as_ptr().cast(), memory, bytes.len()) };
+    memory
 }
 
 fn remembered(key: Key, text: &str, origin: Origin, stamp: Stamp) -> Extra {
@@ -364,11 +389,19 @@ unsafe extern "C-unwind" fn show() -> *const c_char {
 fn adopt() {
     let record = compat::find_setting(CONTEXT);
     let extra = CURRENT.get().cast_mut();
-    // SAFETY: the record was defined just now and stays; extra belongs to the value in force.
+    // SAFETY: the record was defined just now and stays; extra belongs to the value in force. The value's string is
+    // replaced by a stamped one, for parallel workers; the old one may still be the reset value, so it is left alone.
     unsafe {
-        if !record.is_null() && !(*record).stack.is_null() && !extra.is_null() {
-            (*extra).assigned.stamp = own_stamp();
-            SEAL.set(Some((own_stamp(), (*extra).assigned.key)));
+        if record.is_null() || (*record).stack.is_null() || extra.is_null() {
+            return;
+        }
+        let now = own_stamp();
+        let assigned = &mut (*extra).assigned;
+        if assigned.origin == Origin::Transaction {
+            assigned.stamp = now;
+            SEAL.set(Some((now, assigned.key)));
+            let shown = CStr::from_ptr((*extra).shown.as_ptr().cast()).to_string_lossy();
+            *CONTEXT_VALUE.as_ptr() = guc_text(&with_stamp(&shown, now));
         }
     }
 }

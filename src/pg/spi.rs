@@ -2,9 +2,9 @@
 
 use crate::error::TenancyError;
 use crate::model::Sql;
-use pgrx::{AnyElement, pg_sys};
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiError, SpiHeapTupleData, SpiTupleTable};
+use pgrx::{AnyElement, pg_sys};
 use std::ffi::CStr;
 
 pub use pgrx::datum::DatumWithOid;
@@ -123,11 +123,10 @@ fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T 
 /// Runs `work` with the rights of the extension's owner, for the private tables, which no other role may write.
 /// Callers pin search_path (all doors that lead here do).
 pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
-    let owner = read(
-        &Sql::text("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pg_tenancy'"),
-        &[],
-        |row| row.must::<pg_sys::Oid>(1),
-    )?;
+    let owner =
+        read(&Sql::text("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pg_tenancy'"), &[], |row| {
+            row.must::<pg_sys::Oid>(1)
+        })?;
     let owner = *owner.first().ok_or(TenancyError::NotInstalled)?;
     let (mut role, mut security) = (pg_sys::InvalidOid, 0);
     // SAFETY: plain reads and writes of backend variables; an error's abort restores them.

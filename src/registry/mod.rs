@@ -174,9 +174,7 @@ mod tenancy_internal {
 
     /// Refuses to change a tenant's keys and to remove tenants.
     #[pg_trigger]
-    fn keep_tenants<'a>(
-        trigger: &'a PgTrigger<'a>,
-    ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
+    fn keep_tenants<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
         let code = trigger.old().and_then(|row| row.get_by_name::<String>("code").unwrap_or_report());
         let updating = matches!(trigger.op(), Ok(PgTriggerOperation::Update));
         let refusal: Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, _> = Err(plan::refuse_change(code, updating));

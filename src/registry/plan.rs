@@ -22,14 +22,12 @@ pub fn next_status(tenant: &str, now: Status, wish: Move) -> Result<Status, Tena
         Move::SetReadOnly => ReadOnly,
         Move::Delete => Deleted,
     };
-    let refuse = |hint| {
-        Err(TenancyError::IllegalStatusMove { tenant: tenant.to_owned(), from: now, to: target, hint })
-    };
+    let refuse = |hint| Err(TenancyError::IllegalStatusMove { tenant: tenant.to_owned(), from: now, to: target, hint });
     match (now, wish) {
         (Deleted, Move::Undelete | Move::Delete) => Ok(target),
         (Deleted, _) => refuse("Call tenancy.undelete_tenant(...) first."),
         (Active, Move::Undelete) => Ok(target),
-        (_, Move::Undelete) => refuse("It is not deleted; call tenancy.resume_tenant(...)."),
+        (_, Move::Undelete) => Err(TenancyError::NotDeleted { tenant: tenant.to_owned(), status: now }),
         (Suspended, Move::SetReadOnly) => refuse("Call tenancy.resume_tenant(...) first."),
         _ => Ok(target),
     }
