@@ -90,8 +90,7 @@ impl Cluster {
 
     /// A cluster of the test's own, for what the shared one must not have: `shared_preload_libraries`, a restart, a crash.
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::launch(&Self::server_of_this_run(), settings)
-            .unwrap_or_else(|error| panic!("{error:#}"))
+        Self::launch(&Self::server_of_this_run(), settings).unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn server_of_this_run() -> Server {
@@ -112,10 +111,7 @@ impl Cluster {
         let cluster = Self(Arc::new(Inner {
             server: server.clone(),
             sockets: folder.sockets().to_owned(),
-            own: Some(Own {
-                process: Mutex::new(None),
-                folder,
-            }),
+            own: Some(Own { process: Mutex::new(None), folder }),
             template: Mutex::new(Template::Missing),
         }));
         cluster.power_on()?;
@@ -129,10 +125,7 @@ impl Cluster {
         let mut server = Guarded::start(&command, "QUIT", &self.log())?;
         process::wait_for("the server to accept connections", START_LIMIT, || {
             if let Some(status) = server.ended()? {
-                bail!(
-                    "the server ended ({status}) instead of starting; its log:\n{}",
-                    data::tail(&self.log())
-                );
+                bail!("the server ended ({status}) instead of starting; its log:\n{}", data::tail(&self.log()));
             }
             Ok(self.open(SUPERUSER, "postgres").ok())
         })?;
@@ -161,17 +154,13 @@ impl Cluster {
         };
         let own = self.own().unwrap_or_else(|error| panic!("{error:#}"));
         if let Some(mut running) = own.process.lock().expect("nobody panics holding it").take() {
-            running
-                .stop(signal)
-                .unwrap_or_else(|error| panic!("{error:#}"));
+            running.stop(signal).unwrap_or_else(|error| panic!("{error:#}"));
         }
     }
 
     /// Adds settings to postgresql.conf; `reload` or `restart` makes them count.
     pub fn configure(&self, settings: &[(&str, &str)]) {
-        let done = self
-            .own()
-            .and_then(|own| data::configure(&own.folder, settings));
+        let done = self.own().and_then(|own| data::configure(&own.folder, settings));
         done.unwrap_or_else(|error| panic!("{error:#}"));
     }
 
@@ -199,10 +188,7 @@ impl Cluster {
 
     /// PGDATA of a cluster that this process started.
     pub fn data(&self) -> PathBuf {
-        self.own()
-            .unwrap_or_else(|error| panic!("{error:#}"))
-            .folder
-            .data()
+        self.own().unwrap_or_else(|error| panic!("{error:#}")).folder.data()
     }
 
     /// What the server has written so far.
@@ -228,11 +214,7 @@ impl Cluster {
 
     /// One of the server's programs (`psql`, `pg_dump`), aimed at this cluster, run by the server's system user.
     pub fn program(&self, name: &str) -> std::process::Command {
-        let mut command = self
-            .0
-            .server
-            .program(name)
-            .unwrap_or_else(|error| panic!("{error:#}"));
+        let mut command = self.0.server.program(name).unwrap_or_else(|error| panic!("{error:#}"));
         command.envs(self.libpq_environment());
         command
     }
@@ -242,29 +224,20 @@ impl Cluster {
         Ok([
             (environment::PG_CONFIG, self.0.server.pg_config.clone()),
             (environment::SOCKETS, self.0.sockets.clone()),
-            (
-                environment::RUN_FOLDER,
-                self.own()?.folder.path().to_owned(),
-            ),
+            (environment::RUN_FOLDER, self.own()?.folder.path().to_owned()),
         ])
     }
 
     /// How a client connects: over the socket, as `role`, to `database`.
     pub fn config(&self, role: &str, database: &str) -> Config {
         let mut config = Config::new();
-        config
-            .host_path(&self.0.sockets)
-            .port(PORT)
-            .user(role)
-            .dbname(database)
-            .application_name("pg_tenancy_tests");
+        config.host_path(&self.0.sockets).port(PORT).user(role).dbname(database).application_name("pg_tenancy_tests");
         config
     }
 
     /// A superuser's session on the maintenance database.
     pub fn superuser(&self) -> Session {
-        self.open(SUPERUSER, "postgres")
-            .unwrap_or_else(|error| panic!("{error:#}"))
+        self.open(SUPERUSER, "postgres").unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     /// A database of unique name with the extension in it, dropped with the last handle to it.
@@ -279,41 +252,32 @@ impl Cluster {
     }
 
     fn prepare_template(&self) {
-        self.try_prepare_template()
-            .unwrap_or_else(|error| panic!("{error:#}"));
+        self.try_prepare_template().unwrap_or_else(|error| panic!("{error:#}"));
     }
 
     /// `CREATE EXTENSION` once; a copy of that database takes a fraction of the time.
     /// For the shared cluster the task runner has done it, so that no two test binaries try.
     pub fn try_prepare_template(&self) -> Result<()> {
-        let mut state = self
-            .0
-            .template
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner());
+        let mut state = self.0.template.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if *state == Template::Missing {
             let (database, extension) = (quote_ident(TEMPLATE), quote_ident(EXTENSION));
-            self.open(SUPERUSER, "postgres")?
-                .run_or_tell(&format!("CREATE DATABASE {database}"))?;
-            self.open(SUPERUSER, TEMPLATE)?
-                .run_or_tell(&format!("CREATE EXTENSION {extension}"))?;
+            self.open(SUPERUSER, "postgres")?.run_or_tell(&format!("CREATE DATABASE {database}"))?;
+            self.open(SUPERUSER, TEMPLATE)?.run_or_tell(&format!("CREATE EXTENSION {extension}"))?;
             *state = Template::Ready;
         }
         Ok(())
     }
 
     fn open(&self, role: &str, database: &str) -> Result<Session> {
-        Session::open(self.config(role, database)).with_context(|| {
-            format!(
-                "cannot connect in {} as {role} to {database}",
-                self.0.sockets.display()
-            )
-        })
+        Session::open(self.config(role, database))
+            .with_context(|| format!("cannot connect in {} as {role} to {database}", self.0.sockets.display()))
     }
 }
 
 fn from_environment(name: &str) -> String {
     std::env::var(name).unwrap_or_else(|_| {
-        panic!("{name} is not set: these tests need the server that the task runner starts; run cargo xtask test [filter]")
+        panic!(
+            "{name} is not set: these tests need the server that the task runner starts; run cargo xtask test [filter]"
+        )
     })
 }

@@ -45,10 +45,7 @@ impl fmt::Display for Role {
     }
 }
 
-#[expect(
-    clippy::new_without_default,
-    reason = "it makes a database on a server; nobody should get that by default"
-)]
+#[expect(clippy::new_without_default, reason = "it makes a database on a server; nobody should get that by default")]
 impl Db {
     /// A database with the extension on the shared cluster.
     pub fn new() -> Self {
@@ -62,18 +59,9 @@ impl Db {
 
     pub(crate) fn create(cluster: Cluster, template: Option<&str>) -> Self {
         let name = unique("t");
-        let template = template
-            .map(|template| format!(" TEMPLATE {}", quote_ident(template)))
-            .unwrap_or_default();
-        cluster
-            .superuser()
-            .run(&format!("CREATE DATABASE {}{template}", quote_ident(&name)));
-        Self(Arc::new(Inner {
-            cluster,
-            name,
-            roles: Mutex::new(Vec::new()),
-            origin: None,
-        }))
+        let template = template.map(|template| format!(" TEMPLATE {}", quote_ident(template))).unwrap_or_default();
+        cluster.superuser().run(&format!("CREATE DATABASE {}{template}", quote_ident(&name)));
+        Self(Arc::new(Inner { cluster, name, roles: Mutex::new(Vec::new()), origin: None }))
     }
 
     pub fn name(&self) -> &str {
@@ -96,38 +84,25 @@ impl Db {
 
     /// A new session of the superuser.
     pub fn admin(&self) -> Session {
-        self.try_login_as(SUPERUSER, |_| {})
-            .unwrap_or_else(|error| panic!("{error}"))
+        self.try_login_as(SUPERUSER, |_| {}).unwrap_or_else(|error| panic!("{error}"))
     }
 
     /// A login role of a name that no other test has; `attributes` as in CREATE ROLE ("BYPASSRLS", or "").
     pub fn role(&self, name_hint: &str, attributes: &str) -> Role {
-        let role = Role {
-            name: unique(name_hint),
-        };
-        self.admin()
-            .run(&format!("CREATE ROLE {role} LOGIN {attributes}"));
-        self.0
-            .roles
-            .lock()
-            .unwrap_or_else(|poisoned| poisoned.into_inner())
-            .push(role.clone());
+        let role = Role { name: unique(name_hint) };
+        self.admin().run(&format!("CREATE ROLE {role} LOGIN {attributes}"));
+        self.0.roles.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(role.clone());
         role
     }
 
     /// A new session of that role.
     #[track_caller]
     pub fn login(&self, role: &Role) -> Session {
-        self.try_login(role, |_| {})
-            .unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
+        self.try_login(role, |_| {}).unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
     }
 
     /// A new session with changed connection parameters (`config.options("-c ...")`), which the server may refuse.
-    pub fn try_login(
-        &self,
-        role: &Role,
-        adjust: impl FnOnce(&mut Config),
-    ) -> Result<Session, Error> {
+    pub fn try_login(&self, role: &Role, adjust: impl FnOnce(&mut Config)) -> Result<Session, Error> {
         self.try_login_as(role.name(), adjust)
     }
 
@@ -151,20 +126,10 @@ impl Drop for Inner {
             return;
         }
         // A failing test unwinds through here; a second panic would hide its message.
-        let roles = std::mem::take(
-            self.roles
-                .get_mut()
-                .unwrap_or_else(|poisoned| poisoned.into_inner()),
-        );
-        let database = format!(
-            "DROP DATABASE IF EXISTS {} WITH (FORCE)",
-            quote_ident(&self.name)
-        );
-        let statements = std::iter::once(database).chain(
-            roles
-                .iter()
-                .map(|role| format!("DROP ROLE IF EXISTS {role}")),
-        );
+        let roles = std::mem::take(self.roles.get_mut().unwrap_or_else(|poisoned| poisoned.into_inner()));
+        let database = format!("DROP DATABASE IF EXISTS {} WITH (FORCE)", quote_ident(&self.name));
+        let statements =
+            std::iter::once(database).chain(roles.iter().map(|role| format!("DROP ROLE IF EXISTS {role}")));
         match Session::open(self.cluster.config(SUPERUSER, "postgres")) {
             Ok(superuser) => {
                 for statement in statements {

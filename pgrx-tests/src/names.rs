@@ -22,25 +22,15 @@ pub fn quote_ident(name: &str) -> String {
 /// The text as an SQL literal, whatever `standard_conforming_strings` says.
 pub fn quote_literal(text: &str) -> String {
     let quoted = text.replace('\'', "''");
-    if quoted.contains('\\') {
-        format!(" E'{}'", quoted.replace('\\', r"\\"))
-    } else {
-        format!("'{quoted}'")
-    }
+    if quoted.contains('\\') { format!(" E'{}'", quoted.replace('\\', r"\\")) } else { format!("'{quoted}'") }
 }
 
 /// `hint` and a number that no other name of this run has, within 63 bytes.
 pub fn unique(hint: &str) -> String {
     use std::sync::atomic::{AtomicU32, Ordering};
     static NEXT: AtomicU32 = AtomicU32::new(1);
-    let tail = format!(
-        "_{}_{}",
-        std::process::id(),
-        NEXT.fetch_add(1, Ordering::Relaxed)
-    );
-    let room = (0..=MAX_NAME_BYTES - tail.len())
-        .rev()
-        .find(|&n| hint.is_char_boundary(n.min(hint.len())));
+    let tail = format!("_{}_{}", std::process::id(), NEXT.fetch_add(1, Ordering::Relaxed));
+    let room = (0..=MAX_NAME_BYTES - tail.len()).rev().find(|&n| hint.is_char_boundary(n.min(hint.len())));
     let head = &hint[..room.unwrap_or(0).min(hint.len())];
     format!("{head}{tail}")
 }
@@ -57,10 +47,7 @@ mod tests {
 
     #[test]
     fn a_unique_name_never_exceeds_the_limit_nor_splits_a_letter() {
-        for hint in NASTY_NAMES
-            .iter()
-            .copied()
-            .chain(["表表表表表表表表表表表表表表表表表表表表表表"])
+        for hint in NASTY_NAMES.iter().copied().chain(["表表表表表表表表表表表表表表表表表表表表表表"])
         {
             let name = unique(hint);
             assert!(name.len() <= MAX_NAME_BYTES, "{name}");

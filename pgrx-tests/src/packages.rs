@@ -11,22 +11,14 @@ use crate::{
 
 /// The version that is installed, as dpkg has it.
 pub fn installed_version(package: &str) -> Option<String> {
-    let answer = process::output(Command::new("dpkg-query").args([
-        "-W",
-        "-f",
-        "${db:Status-Status} ${Version}",
-        package,
-    ]));
+    let answer =
+        process::output(Command::new("dpkg-query").args(["-W", "-f", "${db:Status-Status} ${Version}", package]));
     answer.ok()?.strip_prefix("installed ").map(str::to_owned)
 }
 
 /// Sees to it that the packages are there; `purpose` ends the sentence "… are needed to".
 pub fn ensure(packages: &[&str], purpose: &str) -> Result<()> {
-    let missing: Vec<&str> = packages
-        .iter()
-        .copied()
-        .filter(|name| installed_version(name).is_none())
-        .collect();
+    let missing: Vec<&str> = packages.iter().copied().filter(|name| installed_version(name).is_none()).collect();
     if missing.is_empty() {
         return Ok(());
     }
@@ -53,16 +45,10 @@ pub fn ensure(packages: &[&str], purpose: &str) -> Result<()> {
 fn apt() -> Command {
     let mut apt = Command::new("apt-get");
     // Another apt on a shared machine holds the lock for minutes, not for ever.
-    apt.env("DEBIAN_FRONTEND", "noninteractive")
-        .args(["-o", "DPkg::Lock::Timeout=300"]);
+    apt.env("DEBIAN_FRONTEND", "noninteractive").args(["-o", "DPkg::Lock::Timeout=300"]);
     apt
 }
 
 fn install(packages: &[&str]) -> Result<()> {
-    process::output(
-        apt()
-            .args(["install", "-q", "-y", "--no-install-recommends"])
-            .args(packages),
-    )
-    .map(drop)
+    process::output(apt().args(["install", "-q", "-y", "--no-install-recommends"]).args(packages)).map(drop)
 }

@@ -34,53 +34,32 @@ impl Pooler {
         if find_program("pgbouncer").is_none() {
             packages::ensure(&["pgbouncer"], "test connection poolers")?;
         }
-        let program = find_program("pgbouncer")
-            .context("the package pgbouncer brings no program of that name")?;
+        let program = find_program("pgbouncer").context("the package pgbouncer brings no program of that name")?;
         let folder = Folder::new()?;
-        let (ini, users, log) = (
-            folder.path().join("ini"),
-            folder.path().join("users"),
-            folder.log(),
-        );
+        let (ini, users, log) = (folder.path().join("ini"), folder.path().join("users"), folder.log());
         fs::write(&users, user_list(db.cluster())?)?;
         fs::write(&ini, configuration(db, folder.sockets(), &users, settings))?;
         let mut command = process::as_server_user(&program)?;
         command.arg("--quiet").arg(&ini);
         let process = Guarded::start(&command, "TERM", &log)?;
-        let mut pooler = Self {
-            process,
-            folder,
-            db: db.clone(),
-        };
+        let mut pooler = Self { process, folder, db: db.clone() };
         let config = pooler.config(SUPERUSER);
-        process::wait_for(
-            "pgbouncer to accept connections",
-            Duration::from_secs(30),
-            || {
-                if let Some(status) = pooler.process.ended()? {
-                    bail!(
-                        "pgbouncer ended ({status}): {}",
-                        fs::read_to_string(&log).unwrap_or_default()
-                    );
-                }
-                Ok(Session::open(config.clone()).ok())
-            },
-        )?;
+        process::wait_for("pgbouncer to accept connections", Duration::from_secs(30), || {
+            if let Some(status) = pooler.process.ended()? {
+                bail!("pgbouncer ended ({status}): {}", fs::read_to_string(&log).unwrap_or_default());
+            }
+            Ok(Session::open(config.clone()).ok())
+        })?;
         Ok(pooler)
     }
 
     /// A client's session through the pooler.
     #[track_caller]
     pub fn login(&self, role: &Role) -> Session {
-        self.try_login(role, |_| {})
-            .unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
+        self.try_login(role, |_| {}).unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
     }
 
-    pub fn try_login(
-        &self,
-        role: &Role,
-        adjust: impl FnOnce(&mut Config),
-    ) -> Result<Session, Error> {
+    pub fn try_login(&self, role: &Role, adjust: impl FnOnce(&mut Config)) -> Result<Session, Error> {
         let mut config = self.config(role.name());
         adjust(&mut config);
         Ok(Session::open(config)?.keeping(self.db.clone()))
@@ -89,11 +68,7 @@ impl Pooler {
     fn config(&self, role: &str) -> Config {
         let mut config = Config::new();
         // PgBouncer refuses startup parameters that it does not track; the client sends none but these.
-        config
-            .host_path(self.folder.sockets())
-            .port(PORT)
-            .user(role)
-            .dbname(self.db.name());
+        config.host_path(self.folder.sockets()).port(PORT).user(role).dbname(self.db.name());
         config
     }
 }
@@ -109,19 +84,8 @@ impl Drop for Pooler {
 /// PgBouncer's auth_type=trust still wants every user in its file.
 fn user_list(cluster: &Cluster) -> Result<String> {
     let session = Session::open(cluster.config(SUPERUSER, "postgres"))?;
-    let rows = session.try_query(
-        "SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolcanlogin",
-        &[],
-    )?;
-    Ok(rows
-        .iter()
-        .map(|row| {
-            format!(
-                "\"{}\" \"\"\n",
-                row.get::<_, String>(0).replace('"', "\"\"")
-            )
-        })
-        .collect())
+    let rows = session.try_query("SELECT rolname::text FROM pg_catalog.pg_roles WHERE rolcanlogin", &[])?;
+    Ok(rows.iter().map(|row| format!("\"{}\" \"\"\n", row.get::<_, String>(0).replace('"', "\"\""))).collect())
 }
 
 fn configuration(db: &Db, sockets: &Path, users: &Path, settings: &[(&str, &str)]) -> String {

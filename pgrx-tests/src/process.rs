@@ -15,9 +15,7 @@ use anyhow::{Context, Result, bail};
 
 /// Runs it with our own output; an error names the command.
 pub fn run(command: &mut Command) -> Result<()> {
-    let status = command
-        .status()
-        .with_context(|| format!("cannot run {}", shown(command)))?;
+    let status = command.status().with_context(|| format!("cannot run {}", shown(command)))?;
     if !status.success() {
         bail!("{} failed ({status})", shown(command));
     }
@@ -26,14 +24,8 @@ pub fn run(command: &mut Command) -> Result<()> {
 
 /// Runs it silently and returns its stdout without the last line end; an error carries what it said.
 pub fn output(command: &mut Command) -> Result<String> {
-    let Output {
-        status,
-        stdout,
-        stderr,
-    } = command
-        .stdin(Stdio::null())
-        .output()
-        .with_context(|| format!("cannot run {}", shown(command)))?;
+    let Output { status, stdout, stderr } =
+        command.stdin(Stdio::null()).output().with_context(|| format!("cannot run {}", shown(command)))?;
     if !status.success() {
         bail!(
             "{} failed ({status})\n{}{}",
@@ -85,11 +77,7 @@ pub fn shown(command: &Command) -> String {
             format!("'{}'", word.replace('\'', r"'\''"))
         }
     };
-    std::iter::once(command.get_program())
-        .chain(command.get_args())
-        .map(quote)
-        .collect::<Vec<_>>()
-        .join(" ")
+    std::iter::once(command.get_program()).chain(command.get_args()).map(quote).collect::<Vec<_>>().join(" ")
 }
 
 /// The first program of that name in PATH, or in the folders where Debian keeps programs for administrators.
@@ -116,12 +104,7 @@ pub struct SystemUser {
 impl SystemUser {
     /// Makes `command` run as this user. std also drops root's supplementary groups.
     pub fn take_over(&self, command: &mut Command) {
-        command
-            .uid(self.uid)
-            .gid(self.gid)
-            .env("USER", &self.name)
-            .env("LOGNAME", &self.name)
-            .env("HOME", "/");
+        command.uid(self.uid).gid(self.gid).env("USER", &self.name).env("LOGNAME", &self.name).env("HOME", "/");
     }
 
     pub fn give(&self, path: &Path) -> Result<()> {
@@ -136,11 +119,7 @@ pub fn server_user() -> Result<Option<&'static SystemUser>> {
     if let Some(known) = USER.get() {
         return Ok(known.as_ref());
     }
-    let found = if is_root() {
-        Some(system_user("postgres")?)
-    } else {
-        None
-    };
+    let found = if is_root() { Some(system_user("postgres")?) } else { None };
     Ok(USER.get_or_init(|| found).as_ref())
 }
 
@@ -154,11 +133,7 @@ fn system_user(name: &str) -> Result<SystemUser> {
         })?;
         Ok(answer.parse()?)
     };
-    Ok(SystemUser {
-        name: name.to_owned(),
-        uid: id("-u")?,
-        gid: id("-g")?,
-    })
+    Ok(SystemUser { name: name.to_owned(), uid: id("-u")?, gid: id("-g")? })
 }
 
 /// A command that the server's system user runs, from a folder he can enter.
@@ -198,19 +173,10 @@ exit "$status"
 impl Guarded {
     /// Starts `command` (program, arguments and user; its stdio is replaced), writing to `log`.
     pub fn start(command: &Command, last_signal: &str, log: &Path) -> Result<Self> {
-        let log_file = fs::File::options()
-            .create(true)
-            .append(true)
-            .open(log)
-            .with_context(|| format!("{}", log.display()))?;
+        let log_file =
+            fs::File::options().create(true).append(true).open(log).with_context(|| format!("{}", log.display()))?;
         let mut shell = as_server_user("/bin/sh")?;
-        shell
-            .arg("-c")
-            .arg(GUARD)
-            .arg("guard")
-            .arg(last_signal)
-            .arg(command.get_program())
-            .args(command.get_args());
+        shell.arg("-c").arg(GUARD).arg("guard").arg(last_signal).arg(command.get_program()).args(command.get_args());
         for (name, value) in command.get_envs() {
             match value {
                 Some(value) => shell.env(name, value),
@@ -258,11 +224,7 @@ impl Drop for Guarded {
 }
 
 /// Asks until the answer is there. `ask` returns `None` for "not yet" and an error for "never".
-pub fn wait_for<T>(
-    what: &str,
-    limit: Duration,
-    mut ask: impl FnMut() -> Result<Option<T>>,
-) -> Result<T> {
+pub fn wait_for<T>(what: &str, limit: Duration, mut ask: impl FnMut() -> Result<Option<T>>) -> Result<T> {
     let begun = Instant::now();
     loop {
         if let Some(answer) = ask()? {

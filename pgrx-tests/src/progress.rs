@@ -30,9 +30,10 @@ pub fn time(spent: Duration) -> String {
     }
 }
 
-/// `text` in an ANSI style where a person looks at it.
+/// `text` in an ANSI style where a person looks at it; both streams, because a redirected one must stay plain.
 pub fn paint(style: &str, text: &str) -> String {
-    if std::io::stderr().is_terminal() && std::env::var_os("NO_COLOR").is_none() {
+    let watched = std::io::stdout().is_terminal() && std::io::stderr().is_terminal();
+    if watched && std::env::var_os("NO_COLOR").is_none() {
         format!("\x1b[{style}m{text}\x1b[0m")
     } else {
         text.to_owned()

@@ -63,13 +63,11 @@ impl Server {
 
     /// The installation that this pg_config describes, used where it is.
     pub fn at(pg_config: &Path) -> Result<Self> {
-        let pg_config = pg_config
-            .canonicalize()
-            .with_context(|| format!("there is no pg_config at {}", pg_config.display()))?;
+        let pg_config =
+            pg_config.canonicalize().with_context(|| format!("there is no pg_config at {}", pg_config.display()))?;
         let ask = |option: &str| process::output(Command::new(&pg_config).arg(option));
         let version = ask("--version")?;
-        let major = major_in(&version)
-            .with_context(|| format!("{} says \"{version}\"", pg_config.display()))?;
+        let major = major_in(&version).with_context(|| format!("{} says \"{version}\"", pg_config.display()))?;
         let server = Self {
             major,
             bindir: ask("--bindir")?.into(),
@@ -95,13 +93,9 @@ impl Server {
 
     /// One of PostgreSQL's own test programs: `regress/pg_regress`, `isolation/pg_isolation_regress`.
     pub fn test_program(&self, name: &str) -> Result<PathBuf> {
-        let pgxs = PathBuf::from(process::output(
-            Command::new(&self.pg_config).arg("--pgxs"),
-        )?);
-        let source_tree = pgxs
-            .ancestors()
-            .nth(2)
-            .with_context(|| format!("{} is no path of pgxs.mk", pgxs.display()))?;
+        let pgxs = PathBuf::from(process::output(Command::new(&self.pg_config).arg("--pgxs"))?);
+        let source_tree =
+            pgxs.ancestors().nth(2).with_context(|| format!("{} is no path of pgxs.mk", pgxs.display()))?;
         let program = source_tree.join("test").join(name);
         if !program.is_file() {
             bail!(
@@ -123,9 +117,7 @@ impl Server {
 /// `PostgreSQL 15.20 (Debian …)`, `PostgreSQL 19rc1` -> the major.
 fn major_in(version: &str) -> Option<u32> {
     let number = version.split_whitespace().nth(1)?;
-    let digits = number
-        .find(|c: char| !c.is_ascii_digit())
-        .unwrap_or(number.len());
+    let digits = number.find(|c: char| !c.is_ascii_digit()).unwrap_or(number.len());
     number[..digits].parse().ok()
 }
 
@@ -135,10 +127,7 @@ mod tests {
 
     #[test]
     fn the_major_is_read_from_what_pg_config_says() {
-        assert_eq!(
-            major_in("PostgreSQL 15.20 (Debian 15.20-0+deb12u1)"),
-            Some(15)
-        );
+        assert_eq!(major_in("PostgreSQL 15.20 (Debian 15.20-0+deb12u1)"), Some(15));
         assert_eq!(major_in("PostgreSQL 19rc1"), Some(19));
         assert_eq!(major_in("PostgreSQL devel"), None);
         assert_eq!(major_in(""), None);

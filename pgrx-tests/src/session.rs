@@ -6,9 +6,7 @@ use std::{
     sync::{Arc, Mutex},
 };
 
-use postgres::{
-    Client, Config, Error, NoTls, Row, SimpleQueryMessage, error::DbError, types::ToSql,
-};
+use postgres::{Client, Config, Error, NoTls, Row, SimpleQueryMessage, error::DbError, types::ToSql};
 
 use crate::db::Db;
 
@@ -29,19 +27,11 @@ impl Session {
         let notices = Arc::new(Mutex::new(Vec::new()));
         let inbox = Arc::clone(&notices);
         config.notice_callback(move |notice| {
-            inbox
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner())
-                .push(notice);
+            inbox.lock().unwrap_or_else(|poisoned| poisoned.into_inner()).push(notice);
         });
         let who = config.get_user().unwrap_or("?").to_owned();
         let client = RefCell::new(config.connect(NoTls)?);
-        Ok(Self {
-            client,
-            notices,
-            who,
-            _database: None,
-        })
+        Ok(Self { client, notices, who, _database: None })
     }
 
     pub(crate) fn keeping(mut self, database: Db) -> Self {
@@ -57,8 +47,7 @@ impl Session {
     /// Runs it; it must succeed.
     #[track_caller]
     pub fn run(&self, sql: &str) {
-        self.try_run(sql)
-            .unwrap_or_else(|error| self.fail(sql, &error));
+        self.try_run(sql).unwrap_or_else(|error| self.fail(sql, &error));
     }
 
     pub fn try_run(&self, sql: &str) -> Result<(), Error> {
@@ -67,30 +56,23 @@ impl Session {
 
     /// Runs it for the task runner, whose errors are not panics.
     pub(crate) fn run_or_tell(&self, sql: &str) -> anyhow::Result<()> {
-        self.try_run(sql)
-            .map_err(|error| anyhow::anyhow!("{sql}: {}", describe(&error)))
+        self.try_run(sql).map_err(|error| anyhow::anyhow!("{sql}: {}", describe(&error)))
     }
 
     /// Rows of a statement with parameters (extended protocol).
     #[track_caller]
     pub fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
-        self.try_query(sql, parameters)
-            .unwrap_or_else(|error| self.fail(sql, &error))
+        self.try_query(sql, parameters).unwrap_or_else(|error| self.fail(sql, &error))
     }
 
-    pub fn try_query(
-        &self,
-        sql: &str,
-        parameters: &[&(dyn ToSql + Sync)],
-    ) -> Result<Vec<Row>, Error> {
+    pub fn try_query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
         self.client().query(sql, parameters)
     }
 
     /// Rows as text: columns joined by `|`, a boolean `t` or `f`, NULL as `NULL`.
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<String> {
-        self.try_rows(sql)
-            .unwrap_or_else(|error| self.fail(sql, &error))
+        self.try_rows(sql).unwrap_or_else(|error| self.fail(sql, &error))
     }
 
     pub fn try_rows(&self, sql: &str) -> Result<Vec<String>, Error> {
@@ -100,10 +82,7 @@ impl Session {
             _ => None,
         });
         let text = |row: &postgres::SimpleQueryRow| {
-            (0..row.len())
-                .map(|column| row.get(column).unwrap_or("NULL"))
-                .collect::<Vec<_>>()
-                .join("|")
+            (0..row.len()).map(|column| row.get(column).unwrap_or("NULL")).collect::<Vec<_>>().join("|")
         };
         Ok(rows.map(text).collect())
     }
@@ -112,12 +91,7 @@ impl Session {
     #[track_caller]
     pub fn value(&self, sql: &str) -> String {
         let mut rows = self.rows(sql);
-        assert_eq!(
-            rows.len(),
-            1,
-            "{} expected one row\n  from: {sql}\n  got: {rows:?}",
-            self.who
-        );
+        assert_eq!(rows.len(), 1, "{} expected one row\n  from: {sql}\n  got: {rows:?}", self.who);
         rows.remove(0)
     }
 
@@ -130,14 +104,8 @@ impl Session {
     /// It succeeds and its last statement touches `expected` rows.
     #[track_caller]
     pub fn changes(&self, expected: u64, sql: &str) {
-        let changed = self
-            .try_change(sql)
-            .unwrap_or_else(|error| self.fail(sql, &error));
-        assert_eq!(
-            changed, expected,
-            "rows changed by {}\n  with: {sql}",
-            self.who
-        );
+        let changed = self.try_change(sql).unwrap_or_else(|error| self.fail(sql, &error));
+        assert_eq!(changed, expected, "rows changed by {}\n  with: {sql}", self.who);
     }
 
     pub(crate) fn try_change(&self, sql: &str) -> Result<u64, Error> {
@@ -164,19 +132,12 @@ impl Session {
     /// The server process.
     #[track_caller]
     pub fn pid(&self) -> i32 {
-        self.value("SELECT pg_catalog.pg_backend_pid()")
-            .parse()
-            .expect("a process id is a number")
+        self.value("SELECT pg_catalog.pg_backend_pid()").parse().expect("a process id is a number")
     }
 
     /// The notices and warnings since the last call.
     pub fn notices(&self) -> Vec<DbError> {
-        std::mem::take(
-            &mut *self
-                .notices
-                .lock()
-                .unwrap_or_else(|poisoned| poisoned.into_inner()),
-        )
+        std::mem::take(&mut *self.notices.lock().unwrap_or_else(|poisoned| poisoned.into_inner()))
     }
 
     pub fn who(&self) -> &str {
@@ -191,35 +152,22 @@ impl Session {
 
 impl fmt::Debug for Session {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.debug_struct("Session")
-            .field("who", &self.who)
-            .finish_non_exhaustive()
+        f.debug_struct("Session").field("who", &self.who).finish_non_exhaustive()
     }
 }
 
 #[track_caller]
 pub(crate) fn same_rows(who: &str, sql: &str, found: &[String], expected: &[&str]) {
-    assert!(
-        found == expected,
-        "{who} sees other rows\n  with: {sql}\n  expected: {expected:#?}\n  found: {found:#?}"
-    );
+    assert!(found == expected, "{who} sees other rows\n  with: {sql}\n  expected: {expected:#?}\n  found: {found:#?}");
 }
 
 #[track_caller]
-pub(crate) fn refusal<T>(
-    who: &str,
-    sqlstate: &str,
-    sql: &str,
-    outcome: Result<T, Error>,
-) -> DbError {
+pub(crate) fn refusal<T>(who: &str, sqlstate: &str, sql: &str, outcome: Result<T, Error>) -> DbError {
     match outcome {
         Ok(_) => panic!("{who} was to be refused with {sqlstate}, but was let\n  with: {sql}"),
         Err(error) => match error.as_db_error() {
             Some(refused) if refused.code().code() == sqlstate => refused.clone(),
-            _ => panic!(
-                "{who} was to be refused with {sqlstate}\n  with: {sql}\n  but {}",
-                describe(&error)
-            ),
+            _ => panic!("{who} was to be refused with {sqlstate}\n  with: {sql}\n  but {}", describe(&error)),
         },
     }
 }
@@ -229,17 +177,8 @@ pub(crate) fn describe(error: &Error) -> String {
     let Some(refused) = error.as_db_error() else {
         return error.to_string();
     };
-    let mut text = format!(
-        "{} {}: {}",
-        refused.severity(),
-        refused.code().code(),
-        refused.message()
-    );
-    for (label, part) in [
-        ("detail", refused.detail()),
-        ("hint", refused.hint()),
-        ("context", refused.where_()),
-    ] {
+    let mut text = format!("{} {}: {}", refused.severity(), refused.code().code(), refused.message());
+    for (label, part) in [("detail", refused.detail()), ("hint", refused.hint()), ("context", refused.where_())] {
         if let Some(part) = part {
             text.push_str(&format!("\n  {label}: {part}"));
         }

@@ -22,34 +22,21 @@ impl Db {
     pub fn tenant(&self, code: &str) -> Tenant {
         let admin = self.admin();
         admin.query("SELECT tenancy.create_tenant($1)", &[&code]);
-        let rows = admin.query(
-            "SELECT id, number, code FROM tenancy.tenants WHERE code = $1",
-            &[&code],
-        );
-        Tenant {
-            id: rows[0].get(0),
-            number: rows[0].get(1),
-            code: rows[0].get(2),
-        }
+        let rows = admin.query("SELECT id, number, code FROM tenancy.tenants WHERE code = $1", &[&code]);
+        Tenant { id: rows[0].get(0), number: rows[0].get(1), code: rows[0].get(2) }
     }
 
     /// A login role that may use the extension, as an application's.
     pub fn application(&self, name_hint: &str) -> Role {
         let role = self.role(name_hint, "");
-        self.admin().query(
-            "SELECT tenancy.grant_usage($1::text::regrole)",
-            &[&role.to_string()],
-        );
+        self.admin().query("SELECT tenancy.grant_usage($1::text::regrole)", &[&role.to_string()]);
         role
     }
 
     /// A new session of `role`, each call of which is a transaction of that tenant.
     #[track_caller]
     pub fn enter(&self, role: &Role, tenant: &Tenant) -> TenantSession {
-        TenantSession {
-            session: self.login(role),
-            code: tenant.code.clone(),
-        }
+        TenantSession { session: self.login(role), code: tenant.code.clone() }
     }
 
     /// Tenants `red` and `blue`, a protected table (id, tenant_id, item) of a separate owner, one application role with
@@ -71,13 +58,8 @@ impl Db {
                  id bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY, tenant_id uuid NOT NULL, item text NOT NULL);
              ALTER TABLE public.{name} OWNER TO {owner}"
         ));
-        admin.query(
-            "SELECT tenancy.protect_table($1::text::regclass)",
-            &[&format!("public.{name}")],
-        );
-        admin.run(&format!(
-            "GRANT SELECT, INSERT, UPDATE, DELETE ON public.{name} TO {app}"
-        ));
+        admin.query("SELECT tenancy.protect_table($1::text::regclass)", &[&format!("public.{name}")]);
+        admin.run(&format!("GRANT SELECT, INSERT, UPDATE, DELETE ON public.{name} TO {app}"));
         (self.enter(&app, &red), self.enter(&app, &blue))
     }
 }
@@ -117,12 +99,7 @@ impl TenantSession {
     #[track_caller]
     pub fn value(&self, sql: &str) -> String {
         let mut rows = self.rows(sql);
-        assert_eq!(
-            rows.len(),
-            1,
-            "{} expected one row\n  from: {sql}\n  got: {rows:?}",
-            self.who()
-        );
+        assert_eq!(rows.len(), 1, "{} expected one row\n  from: {sql}\n  got: {rows:?}", self.who());
         rows.remove(0)
     }
 
@@ -134,36 +111,21 @@ impl TenantSession {
     #[track_caller]
     pub fn changes(&self, expected: u64, sql: &str) {
         let changed = self.within(sql, |session| session.try_change(sql));
-        assert_eq!(
-            changed,
-            expected,
-            "rows changed by {}\n  with: {sql}",
-            self.who()
-        );
+        assert_eq!(changed, expected, "rows changed by {}\n  with: {sql}", self.who());
     }
 
     /// The statement, or the COMMIT after it, is refused with this SQLSTATE. A refused `set_tenant` is another story:
     /// `refused_entry`.
     #[track_caller]
     pub fn refused(&self, sqlstate: &str, sql: &str) -> DbError {
-        refusal(
-            &self.who(),
-            sqlstate,
-            sql,
-            self.try_within(|session| session.try_run(sql)),
-        )
+        refusal(&self.who(), sqlstate, sql, self.try_within(|session| session.try_run(sql)))
     }
 
     /// The tenant cannot be entered at all.
     #[track_caller]
     pub fn refused_entry(&self, sqlstate: &str) -> DbError {
         let sql = self.set_tenant();
-        refusal(
-            self.session.who(),
-            sqlstate,
-            &sql,
-            self.session.try_run(&sql),
-        )
+        refusal(self.session.who(), sqlstate, &sql, self.session.try_run(&sql))
     }
 
     #[track_caller]
@@ -193,13 +155,8 @@ impl TenantSession {
 
     #[track_caller]
     fn within<T>(&self, sql: &str, work: impl FnOnce(&Session) -> Result<T, Error>) -> T {
-        self.try_within(work).unwrap_or_else(|error| {
-            panic!(
-                "{} failed\n  with: {sql}\n  {}",
-                self.who(),
-                describe(&error)
-            )
-        })
+        self.try_within(work)
+            .unwrap_or_else(|error| panic!("{} failed\n  with: {sql}\n  {}", self.who(), describe(&error)))
     }
 
     #[track_caller]

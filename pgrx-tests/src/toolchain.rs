@@ -35,10 +35,7 @@ pub struct Toolchain {
 impl Toolchain {
     /// Finds cargo-pgrx, or builds it (minutes, once), and makes `server` known to it.
     pub fn ready_for(server: &Server) -> Result<Self> {
-        let toolchain = Self {
-            cargo_pgrx: cargo_pgrx()?,
-            home: target().join("pgrx").join(server.feature()),
-        };
+        let toolchain = Self { cargo_pgrx: cargo_pgrx()?, home: target().join("pgrx").join(server.feature()) };
         toolchain.introduce(server)?;
         Ok(toolchain)
     }
@@ -63,84 +60,51 @@ impl Toolchain {
     fn introduce(&self, server: &Server) -> Result<()> {
         let config = self.home.join("config.toml");
         let entry = format!("{} = \"{}\"", server.feature(), server.pg_config.display());
-        if fs::read_to_string(&config)
-            .is_ok_and(|text| text.lines().any(|line| line.trim() == entry))
-        {
+        if fs::read_to_string(&config).is_ok_and(|text| text.lines().any(|line| line.trim() == entry)) {
             return Ok(());
         }
-        step(
-            format_args!("cargo pgrx init for PostgreSQL {}", server.major),
-            || {
-                // --no-run: pgrx's own data folder is of no use to us.
-                process::output(
-                    self.pgrx()
-                        .arg("init")
-                        .arg("--no-run")
-                        .arg(format!("--{}", server.feature()))
-                        .arg(&server.pg_config),
-                )
-                .map(drop)
-            },
-        )
+        step(format_args!("cargo pgrx init for PostgreSQL {}", server.major), || {
+            // --no-run: pgrx's own data folder is of no use to us.
+            process::output(
+                self.pgrx().arg("init").arg("--no-run").arg(format!("--{}", server.feature())).arg(&server.pg_config),
+            )
+            .map(drop)
+        })
     }
 
     /// Builds the extension and installs it into the server.
     pub fn install(&self, server: &Server, profile: Profile) -> Result<()> {
         let release = profile == Profile::Release;
-        let what = if release {
-            "installing the extension (release build)"
-        } else {
-            "installing the extension"
-        };
-        step(
-            format_args!("{what} into PostgreSQL {}", server.major),
-            || {
-                let mut command = self.pgrx();
-                command
-                    .arg("install")
-                    .arg("--pg-config")
-                    .arg(&server.pg_config);
-                command.args(["--no-default-features", "--features", &server.feature()]);
-                if release {
-                    command.arg("--release");
-                }
-                process::run_pgrx(&mut command)
-            },
-        )
+        let what = if release { "installing the extension (release build)" } else { "installing the extension" };
+        step(format_args!("{what} into PostgreSQL {}", server.major), || {
+            let mut command = self.pgrx();
+            command.arg("install").arg("--pg-config").arg(&server.pg_config);
+            command.args(["--no-default-features", "--features", &server.feature()]);
+            if release {
+                command.arg("--release");
+            }
+            process::run_pgrx(&mut command)
+        })
     }
 }
 
 /// `cargo <arguments>` in the checkout, for what knows no PostgreSQL.
 pub fn cargo() -> Command {
-    in_checkout(Command::new(
-        std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into()),
-    ))
+    in_checkout(Command::new(std::env::var_os("CARGO").unwrap_or_else(|| "cargo".into())))
 }
 
 fn in_checkout(mut command: Command) -> Command {
-    command
-        .current_dir(root())
-        .env("CARGO_TARGET_DIR", target());
+    command.current_dir(root()).env("CARGO_TARGET_DIR", target());
     // `cargo run` describes *this* package to us through the environment; a cargo below must not take it for its own.
     for (name, _) in std::env::vars_os() {
         let text = name.to_string_lossy();
-        let about_us = [
-            "CARGO_PKG_",
-            "CARGO_MANIFEST_",
-            "CARGO_BIN_",
-            "CARGO_CRATE_",
-        ];
-        if about_us.iter().any(|prefix| text.starts_with(prefix)) || text == "CARGO_PRIMARY_PACKAGE"
-        {
+        let about_us = ["CARGO_PKG_", "CARGO_MANIFEST_", "CARGO_BIN_", "CARGO_CRATE_"];
+        if about_us.iter().any(|prefix| text.starts_with(prefix)) || text == "CARGO_PRIMARY_PACKAGE" {
             command.env_remove(&name);
         }
     }
     // These replace the linker flags that cargo-pgrx sets, without which no SQL can be generated.
-    for name in [
-        "RUSTFLAGS",
-        "CARGO_ENCODED_RUSTFLAGS",
-        "CARGO_BUILD_RUSTFLAGS",
-    ] {
+    for name in ["RUSTFLAGS", "CARGO_ENCODED_RUSTFLAGS", "CARGO_BUILD_RUSTFLAGS"] {
         if std::env::var_os(name).is_some() {
             say(format_args!("{name} is ignored: cargo-pgrx needs its own"));
             command.env_remove(name);
@@ -151,34 +115,18 @@ fn in_checkout(mut command: Command) -> Command {
 
 fn cargo_pgrx() -> Result<PathBuf> {
     let ours = target().join("tools/bin/cargo-pgrx");
-    if let Some(found) = [Some(ours.clone()), find_program("cargo-pgrx")]
-        .into_iter()
-        .flatten()
-        .find(|it| fits(it))
-    {
+    if let Some(found) = [Some(ours.clone()), find_program("cargo-pgrx")].into_iter().flatten().find(|it| fits(it)) {
         return Ok(found);
     }
-    step(
-        format_args!("building cargo-pgrx {PGRX_VERSION} (once, some minutes)"),
-        || {
-            // --debug: builds in a third of the time, and it only drives cargo.
-            let mut install = cargo();
-            install.args([
-                "install",
-                "cargo-pgrx",
-                "--version",
-                PGRX_VERSION,
-                "--locked",
-                "--debug",
-                "--force",
-                "--root",
-            ]);
-            install.arg(target().join("tools"));
-            // A target folder of its own: cargo would otherwise put another gigabyte into ours.
-            install.env_remove("CARGO_TARGET_DIR");
-            process::run(&mut install).context("cargo-pgrx could not be built")
-        },
-    )?;
+    step(format_args!("building cargo-pgrx {PGRX_VERSION} (once, some minutes)"), || {
+        // --debug: builds in a third of the time, and it only drives cargo.
+        let mut install = cargo();
+        install.args(["install", "cargo-pgrx", "--version", PGRX_VERSION, "--locked", "--debug", "--force", "--root"]);
+        install.arg(target().join("tools"));
+        // A target folder of its own: cargo would otherwise put another gigabyte into ours.
+        install.env_remove("CARGO_TARGET_DIR");
+        process::run(&mut install).context("cargo-pgrx could not be built")
+    })?;
     Ok(ours)
 }
 

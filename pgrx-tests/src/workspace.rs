@@ -13,9 +13,7 @@ use crate::process::{self, server_user};
 
 /// The checkout: the folder of the root `Cargo.toml`.
 pub fn root() -> &'static Path {
-    Path::new(env!("CARGO_MANIFEST_DIR"))
-        .parent()
-        .expect("pgrx-tests/ lies in the checkout")
+    Path::new(env!("CARGO_MANIFEST_DIR")).parent().expect("pgrx-tests/ lies in the checkout")
 }
 
 /// Cargo's target folder; all that the task runner makes and keeps lies below it.
@@ -35,11 +33,7 @@ pub fn state() -> Result<&'static Path> {
     }
     let target = target();
     fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
-    let chosen = if is_reachable(&target)? {
-        target
-    } else {
-        private_temp()?
-    };
+    let chosen = if is_reachable(&target)? { target } else { private_temp()? };
     Ok(STATE.get_or_init(|| chosen))
 }
 
@@ -62,10 +56,7 @@ pub fn private_temp() -> Result<PathBuf> {
         Err(error) if error.kind() == std::io::ErrorKind::AlreadyExists => {
             let found = fs::symlink_metadata(&dir)?;
             if !found.is_dir() || found.uid() != uid {
-                bail!(
-                    "{} belongs to another user; set TMPDIR to a folder of your own",
-                    dir.display()
-                );
+                bail!("{} belongs to another user; set TMPDIR to a folder of your own", dir.display());
             }
         }
         Err(error) => {
@@ -78,8 +69,7 @@ pub fn private_temp() -> Result<PathBuf> {
 /// A folder that belongs to the server's system user, mode 0700: nobody else may reach the socket or the data.
 pub fn folder_of_server_user(dir: &Path) -> Result<()> {
     if let Some(parent) = dir.parent() {
-        fs::create_dir_all(parent)
-            .with_context(|| format!("cannot create {}", parent.display()))?;
+        fs::create_dir_all(parent).with_context(|| format!("cannot create {}", parent.display()))?;
     }
     match fs::DirBuilder::new().mode(0o700).create(dir) {
         Err(error) if error.kind() != std::io::ErrorKind::AlreadyExists => {
@@ -98,8 +88,7 @@ const SOCKET_PATH_LIMIT: usize = 107;
 
 /// A folder for sockets: `wanted` when its path is short enough, else one named after it in the temp dir.
 pub fn socket_folder(wanted: &Path) -> Result<PathBuf> {
-    let fits =
-        |dir: &Path| dir.as_os_str().len() + "/.s.PGSQL.65535.lock".len() <= SOCKET_PATH_LIMIT;
+    let fits = |dir: &Path| dir.as_os_str().len() + "/.s.PGSQL.65535.lock".len() <= SOCKET_PATH_LIMIT;
     if fits(wanted) {
         folder_of_server_user(wanted)?;
         return Ok(wanted.to_owned());
@@ -109,16 +98,11 @@ pub fn socket_folder(wanted: &Path) -> Result<PathBuf> {
         .as_os_str()
         .as_encoded_bytes()
         .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| {
-            (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3)
-        });
+        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
     let name = format!("s{hash:x}");
     let mut short = private_temp()?.join(&name);
     if !fits(&short) {
-        short = PathBuf::from(format!(
-            "/tmp/pg_tenancy-{}-{name}",
-            rustix::process::geteuid().as_raw()
-        ));
+        short = PathBuf::from(format!("/tmp/pg_tenancy-{}-{name}", rustix::process::geteuid().as_raw()));
     }
     folder_of_server_user(&short)?;
     Ok(short)
@@ -144,17 +128,10 @@ pub fn copy_tree(from: &Path, to: &Path) -> Result<()> {
 pub fn lock_servers() -> Result<fs::File> {
     let path = target().join("xtask.lock");
     fs::create_dir_all(target())?;
-    let file = fs::File::options()
-        .create(true)
-        .truncate(false)
-        .write(true)
-        .open(&path)?;
+    let file = fs::File::options().create(true).truncate(false).write(true).open(&path)?;
     if file.try_lock().is_err() {
-        crate::progress::say(
-            "another cargo xtask uses this checkout's servers; waiting for it to end",
-        );
-        file.lock()
-            .with_context(|| format!("cannot lock {}", path.display()))?;
+        crate::progress::say("another cargo xtask uses this checkout's servers; waiting for it to end");
+        file.lock().with_context(|| format!("cannot lock {}", path.display()))?;
     }
     Ok(file)
 }

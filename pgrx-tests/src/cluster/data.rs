@@ -52,11 +52,7 @@ impl Folder {
         let path = all.join(name);
         workspace::folder_of_server_user(&path)?;
         let sockets = workspace::socket_folder(&path.join("s"))?;
-        Ok(Self {
-            path,
-            sockets,
-            _lock: lock,
-        })
+        Ok(Self { path, sockets, _lock: lock })
     }
 
     pub fn path(&self) -> &Path {
@@ -105,11 +101,9 @@ fn sweep(all: &Path) -> Result<()> {
         let folder = lock.with_extension("");
         if let Some(pid) = postmaster(&folder.join("data")) {
             // The server's shell has the order to end it; give it the time that takes.
-            process::wait_for(
-                "the server of a killed run to end",
-                std::time::Duration::from_secs(10),
-                || Ok((!is_running_on(pid, &folder.join("data"))).then_some(())),
-            )
+            process::wait_for("the server of a killed run to end", std::time::Duration::from_secs(10), || {
+                Ok((!is_running_on(pid, &folder.join("data"))).then_some(()))
+            })
             .with_context(|| format!("process {pid} still uses {}; end it", folder.display()))?;
         }
         workspace::remove(&workspace::socket_folder(&folder.join("s"))?)?;
@@ -120,12 +114,7 @@ fn sweep(all: &Path) -> Result<()> {
 }
 
 fn postmaster(data: &Path) -> Option<i32> {
-    fs::read_to_string(data.join("postmaster.pid"))
-        .ok()?
-        .lines()
-        .next()?
-        .parse()
-        .ok()
+    fs::read_to_string(data.join("postmaster.pid")).ok()?.lines().next()?.parse().ok()
 }
 
 /// Whether that process is a server on that data, and not another one which has got its number since.
@@ -139,15 +128,7 @@ pub fn initdb(server: &Server, data: &Path) -> Result<()> {
     process::output(
         server
             .program("initdb")?
-            .args([
-                "--username",
-                SUPERUSER,
-                "--auth=trust",
-                "--encoding=UTF8",
-                "--locale=C",
-                "--no-sync",
-                "--pgdata",
-            ])
+            .args(["--username", SUPERUSER, "--auth=trust", "--encoding=UTF8", "--locale=C", "--no-sync", "--pgdata"])
             .arg(data),
     )
     .map(drop)
@@ -160,16 +141,10 @@ pub fn configure(folder: &Folder, settings: &[(&str, &str)]) -> Result<()> {
 
 pub fn write_settings(data: &Path, sockets: &Path, settings: &[(&str, &str)]) -> Result<()> {
     let conf = data.join("postgresql.conf");
-    let mut file = fs::File::options()
-        .append(true)
-        .open(&conf)
-        .with_context(|| format!("{}", conf.display()))?;
+    let mut file = fs::File::options().append(true).open(&conf).with_context(|| format!("{}", conf.display()))?;
     let sockets = sockets.display().to_string();
     let port = super::PORT.to_string();
-    let place = [
-        ("unix_socket_directories", sockets.as_str()),
-        ("port", port.as_str()),
-    ];
+    let place = [("unix_socket_directories", sockets.as_str()), ("port", port.as_str())];
     for (name, value) in place.iter().chain(settings) {
         writeln!(file, "{name} = '{}'", value.replace('\'', "''"))?;
     }
@@ -178,8 +153,7 @@ pub fn write_settings(data: &Path, sockets: &Path, settings: &[(&str, &str)]) ->
 
 /// The end of a log, for an error message.
 pub fn tail(log: &Path) -> String {
-    let text =
-        fs::read_to_string(log).unwrap_or_else(|error| format!("({}: {error})", log.display()));
+    let text = fs::read_to_string(log).unwrap_or_else(|error| format!("({}: {error})", log.display()));
     let lines: Vec<&str> = text.lines().collect();
     lines[lines.len().saturating_sub(30)..].join("\n")
 }

@@ -10,21 +10,14 @@ use crate::process;
 impl Cluster {
     /// A hot standby that follows this cluster by streaming.
     pub fn standby(&self) -> Cluster {
-        self.try_standby()
-            .unwrap_or_else(|error| panic!("{error:#}"))
+        self.try_standby().unwrap_or_else(|error| panic!("{error:#}"))
     }
 
     fn try_standby(&self) -> Result<Cluster> {
         let folder = data::Folder::new()?;
         process::output(
             self.program("pg_basebackup")
-                .args([
-                    "--write-recovery-conf",
-                    "--checkpoint=fast",
-                    "--no-sync",
-                    "--wal-method=stream",
-                    "--pgdata",
-                ])
+                .args(["--write-recovery-conf", "--checkpoint=fast", "--no-sync", "--wal-method=stream", "--pgdata"])
                 .arg(folder.data()),
         )?;
         data::configure(&folder, &[("hot_standby", "on")])?;
@@ -36,9 +29,7 @@ impl Cluster {
 
     /// Waits until this standby has replayed all that `primary` has written so far.
     pub fn catch_up_with(&self, primary: &Cluster) {
-        let written = primary
-            .superuser()
-            .value("SELECT pg_catalog.pg_current_wal_lsn()");
+        let written = primary.superuser().value("SELECT pg_catalog.pg_current_wal_lsn()");
         let replayed = format!("SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{written}'");
         let standby = self.superuser();
         process::wait_for("the standby to catch up", Duration::from_secs(60), || {

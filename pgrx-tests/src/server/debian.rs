@@ -19,9 +19,7 @@ fn prefix(major: u32) -> PathBuf {
 pub fn major_of(pg_config: &Path) -> Result<Option<u32>> {
     let bindir = process::output(std::process::Command::new(pg_config).arg("--bindir"))
         .with_context(|| format!("{} is no pg_config", pg_config.display()))?;
-    let major = bindir
-        .strip_prefix("/usr/lib/postgresql/")
-        .and_then(|rest| rest.strip_suffix("/bin"));
+    let major = bindir.strip_prefix("/usr/lib/postgresql/").and_then(|rest| rest.strip_suffix("/bin"));
     Ok(major.and_then(|major| major.parse().ok()))
 }
 
@@ -31,38 +29,25 @@ pub fn is_installed(major: u32) -> bool {
 }
 
 pub fn ensure_packages(major: u32) -> Result<()> {
-    let (server, headers) = (
-        format!("postgresql-{major}"),
-        format!("postgresql-server-dev-{major}"),
-    );
-    packages::ensure(
-        &[&server, &headers, "gcc"],
-        &format!("build for PostgreSQL {major} and run it"),
-    )
+    let (server, headers) = (format!("postgresql-{major}"), format!("postgresql-server-dev-{major}"));
+    packages::ensure(&[&server, &headers, "gcc"], &format!("build for PostgreSQL {major} and run it"))
 }
 
 /// The copy, made anew when Debian's packages have changed since.
 pub fn relocated(major: u32) -> Result<Server> {
     let tree = workspace::state()?.join(format!("servers/debian-{major}"));
     let stamp = tree.join("version");
-    let version = [
-        format!("postgresql-{major}"),
-        format!("postgresql-server-dev-{major}"),
-    ]
-    .iter()
-    .map(|package| packages::installed_version(package).unwrap_or_else(|| "absent".to_owned()))
-    .collect::<Vec<_>>()
-    .join("\n");
+    let version = [format!("postgresql-{major}"), format!("postgresql-server-dev-{major}")]
+        .iter()
+        .map(|package| packages::installed_version(package).unwrap_or_else(|| "absent".to_owned()))
+        .collect::<Vec<_>>()
+        .join("\n");
     if fs::read_to_string(&stamp).ok().as_deref() != Some(&version) {
-        progress::step(
-            format_args!("copying Debian's PostgreSQL {major} to {}", tree.display()),
-            || {
-                copy(major, &tree)?;
-                // Last, so that an interrupted copy is made again.
-                fs::write(&stamp, &version)
-                    .with_context(|| format!("cannot write {}", stamp.display()))
-            },
-        )?;
+        progress::step(format_args!("copying Debian's PostgreSQL {major} to {}", tree.display()), || {
+            copy(major, &tree)?;
+            // Last, so that an interrupted copy is made again.
+            fs::write(&stamp, &version).with_context(|| format!("cannot write {}", stamp.display()))
+        })?;
     }
     let mut server = Server::at(&tree.join(format!("usr/lib/postgresql/{major}/bin/pg_config")))?;
     server.packaged_as = prefix(major).join("bin/pg_config");
@@ -78,9 +63,6 @@ fn copy(major: u32, tree: &Path) -> Result<()> {
         workspace::copy_tree(&Path::new("/").join(part).join(&major), &to)?;
     }
     fs::create_dir_all(tree.join("usr/include"))?;
-    std::os::unix::fs::symlink(
-        "/usr/include/postgresql",
-        tree.join("usr/include/postgresql"),
-    )?;
+    std::os::unix::fs::symlink("/usr/include/postgresql", tree.join("usr/include/postgresql"))?;
     Ok(())
 }

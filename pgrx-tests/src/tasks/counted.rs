@@ -32,10 +32,7 @@ pub fn run(command: &mut Command) -> Result<Counted> {
         stdout.write_all(b"\n")?;
         tests += ran(&String::from_utf8_lossy(&line));
     }
-    Ok(Counted {
-        passed: child.wait()?.success(),
-        tests,
-    })
+    Ok(Counted { passed: child.wait()?.success(), tests })
 }
 
 /// The tests that one of libtest's closing lines speaks of.
@@ -45,11 +42,7 @@ fn ran(line: &str) -> usize {
     };
     let count = |word: &str| -> usize {
         let before = line[at..].split(word).next().unwrap_or("");
-        before
-            .split_whitespace()
-            .next_back()
-            .and_then(|number| number.parse().ok())
-            .unwrap_or(0)
+        before.split_whitespace().next_back().and_then(|number| number.parse().ok()).unwrap_or(0)
     };
     count(" passed;") + count(" failed;")
 }

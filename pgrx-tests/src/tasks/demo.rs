@@ -31,25 +31,22 @@ pub fn run(choice: &Choice) -> Result<()> {
     let place = Place::find()?;
     fresh(&ready, &place)?;
     drop(lock);
+    // The scripts also call the server's programs (`\! pgbench`), which must be of its major.
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(ready.server.bindir.clone()).chain(std::env::split_paths(&path)))?;
     let mut surprises = Vec::new();
     for script in &scripts {
         let mut psql = Command::new(ready.server.bindir.join("psql"));
         place.aim(&mut psql, DATABASE);
-        surprises.extend(narrate::play(
-            &mut psql,
-            script,
-            &mut std::io::stdout().lock(),
-        )?);
+        psql.env("PATH", &path);
+        surprises.extend(narrate::play(&mut psql, script, &mut std::io::stdout().lock())?);
     }
     if !surprises.is_empty() {
         bail!("the demo did not go as told:\n  {}", surprises.join("\n  "));
     }
     println!(
         "\n{}",
-        paint(
-            "1",
-            "The server is still up: look around with cargo xtask psql, end it with cargo xtask stop."
-        )
+        paint("1", "The server is still up: look around with cargo xtask psql, end it with cargo xtask stop.")
     );
     Ok(())
 }
@@ -62,10 +59,7 @@ pub fn stop(choice: &Choice) -> Result<()> {
         return Ok(());
     }
     place.stop(&server_of(&place, choice)?)?;
-    say(format_args!(
-        "the demo's server has stopped; its data stay in {}",
-        place.data().display()
-    ));
+    say(format_args!("the demo's server has stopped; its data stay in {}", place.data().display()));
     Ok(())
 }
 
@@ -73,10 +67,7 @@ pub fn stop(choice: &Choice) -> Result<()> {
 fn server_of(place: &Place, choice: &Choice) -> Result<Server> {
     let asked = choice.pg.is_some() || choice.pg_config.is_some();
     let choice = match place.major() {
-        Some(major) if !asked => Choice {
-            pg: Some(major),
-            pg_config: None,
-        },
+        Some(major) if !asked => Choice { pg: Some(major), pg_config: None },
         _ => choice.clone(),
     };
     Server::choose(&choice)
@@ -94,9 +85,7 @@ fn fresh(ready: &Ready, place: &Place) -> Result<()> {
         data::initdb(server, &place.data())?;
         data::write_settings(&place.data(), &place.sockets, data::FOR_TESTS)?;
         place.start(server)?;
-        place
-            .session("postgres")?
-            .run_or_tell(&format!("CREATE DATABASE {}", quote_ident(DATABASE)))
+        place.session("postgres")?.run_or_tell(&format!("CREATE DATABASE {}", quote_ident(DATABASE)))
     })
 }
 
@@ -112,9 +101,7 @@ pub fn psql(choice: &Choice, arguments: &[String]) -> Result<()> {
             step("starting the demo's server", || place.start(&ready.server))?;
         } else {
             fresh(&ready, &place)?;
-            place
-                .session(DATABASE)?
-                .run_or_tell("CREATE EXTENSION pg_tenancy")?;
+            place.session(DATABASE)?.run_or_tell("CREATE EXTENSION pg_tenancy")?;
         }
         drop(lock);
         ready.server

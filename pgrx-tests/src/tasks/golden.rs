@@ -27,18 +27,9 @@ pub struct Suite {
     program: &'static str,
 }
 
-pub const REGRESS: Suite = Suite {
-    name: "regress",
-    input: "sql",
-    ending: "sql",
-    program: "regress/pg_regress",
-};
-pub const ISOLATION: Suite = Suite {
-    name: "isolation",
-    input: "specs",
-    ending: "spec",
-    program: "isolation/pg_isolation_regress",
-};
+pub const REGRESS: Suite = Suite { name: "regress", input: "sql", ending: "sql", program: "regress/pg_regress" };
+pub const ISOLATION: Suite =
+    Suite { name: "isolation", input: "specs", ending: "spec", program: "isolation/pg_isolation_regress" };
 
 impl Suite {
     fn folder(self) -> PathBuf {
@@ -53,32 +44,16 @@ impl Suite {
     pub fn files(self, filter: &str) -> Result<Vec<String>> {
         let all = stems(&self.folder().join(self.input), self.ending)?;
         if all.is_empty() {
-            bail!(
-                "{} has no {}/*.{}; an empty shell tests nothing",
-                self.folder().display(),
-                self.input,
-                self.ending
-            );
+            bail!("{} has no {}/*.{}; an empty shell tests nothing", self.folder().display(), self.input, self.ending);
         }
         for expected in stems(&self.folder().join("expected"), "out")? {
             // pg_regress takes any of x.out, x_0.out … x_9.out: majors may differ in their wording.
-            let variant = expected
-                .rsplit_once('_')
-                .filter(|(_, n)| n.len() == 1 && n.as_bytes()[0].is_ascii_digit());
-            if !all.contains(&expected)
-                && !variant.is_some_and(|(base, _)| all.iter().any(|name| name == base))
-            {
-                bail!(
-                    "{}/expected/{expected}.out belongs to no {} file",
-                    self.folder().display(),
-                    self.input
-                );
+            let variant = expected.rsplit_once('_').filter(|(_, n)| n.len() == 1 && n.as_bytes()[0].is_ascii_digit());
+            if !all.contains(&expected) && !variant.is_some_and(|(base, _)| all.iter().any(|name| name == base)) {
+                bail!("{}/expected/{expected}.out belongs to no {} file", self.folder().display(), self.input);
             }
         }
-        Ok(all
-            .into_iter()
-            .filter(|name| name.contains(filter))
-            .collect())
+        Ok(all.into_iter().filter(|name| name.contains(filter)).collect())
     }
 
     /// Plays the files; `accept` makes what they say now the expectation.
@@ -88,17 +63,11 @@ impl Suite {
         for file in files {
             passed &= self.play(cluster, &program, file, accept)?;
         }
-        Ok(Counted {
-            passed,
-            tests: files.len(),
-        })
+        Ok(Counted { passed, tests: files.len() })
     }
 
     fn play(self, cluster: &Cluster, program: &Path, file: &str, accept: bool) -> Result<bool> {
-        let out = workspace::target()
-            .join("pgrx-tests")
-            .join(self.name)
-            .join(file);
+        let out = workspace::target().join("pgrx-tests").join(self.name).join(file);
         workspace::remove(&out)?;
         fs::create_dir_all(&out)?;
         let expected = self.folder().join("expected").join(format!("{file}.out"));
@@ -116,9 +85,7 @@ impl Suite {
             command.arg(format!("--expecteddir={}", self.folder().display()));
         }
         command.arg(file).stdin(Stdio::null());
-        let played = command
-            .output()
-            .with_context(|| format!("cannot run {}", program.display()))?;
+        let played = command.output().with_context(|| format!("cannot run {}", program.display()))?;
         if played.status.success() {
             println!("{}/{file} ... {}", self.name, paint("32", "ok"));
             return Ok(true);
@@ -134,35 +101,24 @@ impl Suite {
         }
         if accept {
             fs::create_dir_all(self.folder().join("expected"))?;
-            fs::copy(&results, &expected)
-                .with_context(|| format!("cannot write {}", expected.display()))?;
+            fs::copy(&results, &expected).with_context(|| format!("cannot write {}", expected.display()))?;
             println!("{}/{file} ... accepted", self.name);
-            say(format_args!(
-                "read git diff {} before you commit it",
-                expected.display()
-            ));
+            say(format_args!("read git diff {} before you commit it", expected.display()));
             return Ok(true);
         }
         println!("{}/{file} ... {}", self.name, paint("31", "FAILED"));
         if expected.is_file() {
             print_diff(&out.join("regression.diffs"))?;
         } else {
-            println!(
-                "it has no expected/{file}.out; what it says now is {}",
-                results.display()
-            );
+            println!("it has no expected/{file}.out; what it says now is {}", results.display());
         }
-        println!(
-            "to make this the expectation: cargo xtask test --kind {} --accept {file}",
-            self.name
-        );
+        println!("to make this the expectation: cargo xtask test --kind {} --accept {file}", self.name);
         Ok(false)
     }
 }
 
 fn print_diff(diffs: &Path) -> Result<()> {
-    let text = fs::read_to_string(diffs)
-        .with_context(|| format!("pg_regress left no {}", diffs.display()))?;
+    let text = fs::read_to_string(diffs).with_context(|| format!("pg_regress left no {}", diffs.display()))?;
     for line in text.lines() {
         match line.as_bytes().first() {
             Some(b'+') => println!("{}", paint("32", line)),
@@ -185,10 +141,7 @@ fn stems(dir: &Path, ending: &str) -> Result<Vec<String>> {
         let path = entry?.path();
         if path.extension().is_some_and(|found| found == ending) {
             let stem = path.file_stem().and_then(|stem| stem.to_str());
-            stems.push(
-                stem.with_context(|| format!("{} is no text", path.display()))?
-                    .to_owned(),
-            );
+            stems.push(stem.with_context(|| format!("{} is no text", path.display()))?.to_owned());
         }
     }
     stems.sort();

@@ -18,8 +18,7 @@ use crate::progress::paint;
 
 /// The scripts of a folder in order.
 pub fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
-    let entries = fs::read_dir(folder)
-        .with_context(|| format!("there are no scripts in {}", folder.display()))?;
+    let entries = fs::read_dir(folder).with_context(|| format!("there are no scripts in {}", folder.display()))?;
     let mut scripts = Vec::new();
     for entry in entries {
         let path = entry?.path();
@@ -36,8 +35,7 @@ pub fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
 
 /// Plays one script with `psql` (aimed at a database) and returns the surprises.
 pub fn play(psql: &mut Command, script: &Path, out: &mut dyn Write) -> Result<Vec<String>> {
-    let text =
-        fs::read_to_string(script).with_context(|| format!("cannot read {}", script.display()))?;
+    let text = fs::read_to_string(script).with_context(|| format!("cannot read {}", script.display()))?;
     // One pipe for both streams keeps an error where it happened; psql flushes the one before it writes the other.
     let (reader, writer) = io::pipe()?;
     let mut child = psql
@@ -53,8 +51,8 @@ pub fn play(psql: &mut Command, script: &Path, out: &mut dyn Write) -> Result<Ve
             "--file",
         ])
         .arg(script)
-        // The scripts show results, not the reader's habits.
-        .env_remove("PSQLRC")
+        // So that \i takes files beside the script.
+        .current_dir(script.parent().unwrap_or(Path::new(".")))
         .stdin(Stdio::null())
         .stdout(writer.try_clone()?)
         .stderr(writer)
@@ -74,22 +72,13 @@ pub fn play(psql: &mut Command, script: &Path, out: &mut dyn Write) -> Result<Ve
         surprises.push(format!("psql ended with {status}"));
     }
     let name = script.file_name().unwrap_or_default().to_string_lossy();
-    Ok(surprises
-        .into_iter()
-        .map(|surprise| format!("{name}: {surprise}"))
-        .collect())
+    Ok(surprises.into_iter().map(|surprise| format!("{name}: {surprise}")).collect())
 }
 
 const STAGE_WORK: &str = "\\set ECHO none";
 
-const MINUTIAE: [&str; 6] = [
-    "LOCATION:  ",
-    "SCHEMA NAME:  ",
-    "TABLE NAME:  ",
-    "COLUMN NAME:  ",
-    "DATATYPE NAME:  ",
-    "CONSTRAINT NAME:  ",
-];
+const MINUTIAE: [&str; 6] =
+    ["LOCATION:  ", "SCHEMA NAME:  ", "TABLE NAME:  ", "COLUMN NAME:  ", "DATATYPE NAME:  ", "CONSTRAINT NAME:  "];
 
 /// Follows psql's output beside the script.
 struct Telling<'a> {
@@ -102,11 +91,7 @@ struct Telling<'a> {
 
 impl<'a> Telling<'a> {
     fn new(script: &'a str) -> Self {
-        Self {
-            script,
-            promised: None,
-            surprises: Vec::new(),
-        }
+        Self { script, promised: None, surprises: Vec::new() }
     }
 
     /// What the reader gets to see of a line of psql's.
@@ -115,11 +100,7 @@ impl<'a> Telling<'a> {
         let told = self.script.trim_start_matches('\n');
         let (next, rest) = told.split_once('\n').unwrap_or((told, ""));
         if next == line && !line.is_empty() {
-            let gap = if told.len() < self.script.len() {
-                "\n"
-            } else {
-                ""
-            };
+            let gap = if told.len() < self.script.len() { "\n" } else { "" };
             self.script = rest;
             return (!line.starts_with(STAGE_WORK)).then(|| format!("{gap}{}", self.echo(line)));
         }
@@ -133,24 +114,14 @@ impl<'a> Telling<'a> {
             let sqlstate = complaint.split(':').next().unwrap_or("");
             match self.promised.take() {
                 Some(promised) if promised == sqlstate => {}
-                Some(promised) => self
-                    .surprises
-                    .push(format!("promised {promised}, came {complaint}")),
+                Some(promised) => self.surprises.push(format!("promised {promised}, came {complaint}")),
                 None => self.surprises.push(format!("not promised: {complaint}")),
             }
-        } else if line.starts_with("psql:")
-            && (said.starts_with("error: ") || said.contains("FATAL:"))
-        {
+        } else if line.starts_with("psql:") && (said.starts_with("error: ") || said.contains("FATAL:")) {
             self.surprises.push(said.to_owned());
         }
-        let is_refusal = ["ERROR:  ", "DETAIL:  ", "HINT:  ", "FATAL:  "]
-            .iter()
-            .any(|label| said.starts_with(label));
-        Some(if is_refusal {
-            paint("31", said)
-        } else {
-            said.to_owned()
-        })
+        let is_refusal = ["ERROR:  ", "DETAIL:  ", "HINT:  ", "FATAL:  "].iter().any(|label| said.starts_with(label));
+        Some(if is_refusal { paint("31", said) } else { said.to_owned() })
     }
 
     fn echo(&mut self, line: &str) -> String {
@@ -159,18 +130,14 @@ impl<'a> Telling<'a> {
         };
         if let Some(promise) = comment.trim_start().strip_prefix("refused ") {
             self.broken();
-            self.promised = promise
-                .split(|c: char| !c.is_ascii_alphanumeric())
-                .next()
-                .map(str::to_owned);
+            self.promised = promise.split(|c: char| !c.is_ascii_alphanumeric()).next().map(str::to_owned);
         }
         paint("1", comment.strip_prefix(' ').unwrap_or(comment))
     }
 
     fn broken(&mut self) {
         if let Some(promised) = self.promised.take() {
-            self.surprises
-                .push(format!("the refusal {promised} did not come"));
+            self.surprises.push(format!("the refusal {promised} did not come"));
         }
     }
 
@@ -187,12 +154,7 @@ fn without_position(line: &str) -> &str {
     };
     // The file's name may have anything in it, colons too; the line number ends the position.
     rest.match_indices(": ")
-        .find(|(at, _)| {
-            rest[..*at]
-                .rsplit(':')
-                .next()
-                .is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit()))
-        })
+        .find(|(at, _)| rest[..*at].rsplit(':').next().is_some_and(|n| n.bytes().all(|b| b.is_ascii_digit())))
         .map_or(line, |(at, found)| &rest[at + found.len()..])
 }
 
@@ -212,43 +174,22 @@ mod tests {
 
     #[test]
     fn a_promised_refusal_is_no_surprise() {
-        let output = [
-            "-- refused 42501: forged",
-            "INSERT;",
-            "psql:a.sql:2: ERROR:  42501: no",
-            "SELECT;",
-        ];
+        let output = ["-- refused 42501: forged", "INSERT;", "psql:a.sql:2: ERROR:  42501: no", "SELECT;"];
         assert!(surprises(SCRIPT, &output).is_empty());
     }
 
     #[test]
     fn another_error_a_missing_one_and_one_too_many_are_surprises() {
         let promise = "-- refused 42501: forged";
-        assert_eq!(
-            surprises(SCRIPT, &[promise, "INSERT;", "ERROR:  42P01: no table"]).len(),
-            1
-        );
+        assert_eq!(surprises(SCRIPT, &[promise, "INSERT;", "ERROR:  42P01: no table"]).len(), 1);
         assert_eq!(surprises(SCRIPT, &[promise, "INSERT;", "SELECT;"]).len(), 1);
-        assert_eq!(
-            surprises("SELECT;", &["SELECT;", "ERROR:  42501: no"]).len(),
-            1
-        );
-        assert_eq!(
-            surprises(
-                "\\c nobody",
-                &["\\c nobody", "psql:a.sql:1: error: FATAL:  no role"]
-            )
-            .len(),
-            1
-        );
+        assert_eq!(surprises("SELECT;", &["SELECT;", "ERROR:  42501: no"]).len(), 1);
+        assert_eq!(surprises("\\c nobody", &["\\c nobody", "psql:a.sql:1: error: FATAL:  no role"]).len(), 1);
     }
 
     #[test]
     fn the_position_is_cut_off_whatever_the_file_is_called() {
-        assert_eq!(
-            without_position("psql:/a b/c: d.sql:12: ERROR:  x: y"),
-            "ERROR:  x: y"
-        );
+        assert_eq!(without_position("psql:/a b/c: d.sql:12: ERROR:  x: y"), "ERROR:  x: y");
         assert_eq!(without_position("HINT:  psql: no"), "HINT:  psql: no");
     }
 }

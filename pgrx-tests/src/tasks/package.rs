@@ -11,16 +11,8 @@ pub fn run(choice: &Choice) -> Result<()> {
     let feature = ready.server.feature();
     // The paths in the tree are those of the real installation, not of our copy of it.
     let mut package = ready.toolchain.pgrx();
-    package
-        .arg("package")
-        .arg("--pg-config")
-        .arg(&ready.server.packaged_as);
+    package.arg("package").arg("--pg-config").arg(&ready.server.packaged_as);
     process::run_pgrx(package.args(["--no-default-features", "--features", &feature]))?;
-    say(format_args!(
-        "the package is {}",
-        workspace::target()
-            .join(format!("release/pg_tenancy-{feature}"))
-            .display()
-    ));
+    say(format_args!("the package is {}", workspace::target().join(format!("release/pg_tenancy-{feature}")).display()));
     Ok(())
 }

@@ -33,11 +33,7 @@ pub fn run(choice: &Choice) -> Result<()> {
     if find_program("pgbouncer").is_none() && is_root() && find_program("apt-get").is_some() {
         packages::ensure(&["pgbouncer"], "test connection poolers")?;
     }
-    say(format_args!(
-        "PostgreSQL {} in {}",
-        ready.server.major,
-        ready.server.bindir.display()
-    ));
+    say(format_args!("PostgreSQL {} in {}", ready.server.major, ready.server.bindir.display()));
     say("next: cargo xtask demo | test | psql");
     Ok(())
 }

@@ -45,12 +45,7 @@ pub struct Options {
     /// Only tests with this in their name; the name of a room runs all that the room has
     pub filter: Option<String>,
     /// Only these kinds
-    #[arg(
-        long = "kind",
-        value_enum,
-        value_delimiter = ',',
-        value_name = "KIND,..."
-    )]
+    #[arg(long = "kind", value_enum, value_delimiter = ',', value_name = "KIND,...")]
     pub kinds: Vec<Kind>,
     /// Make what the golden sessions say now the expectation
     #[arg(long)]
@@ -60,11 +55,7 @@ pub struct Options {
 impl Options {
     /// Without --kind: everything; with a filter all but the lints, which know no names.
     fn wants(&self, kind: Kind) -> bool {
-        if self.kinds.is_empty() {
-            kind != Kind::Lint || self.filter.is_none()
-        } else {
-            self.kinds.contains(&kind)
-        }
+        if self.kinds.is_empty() { kind != Kind::Lint || self.filter.is_none() } else { self.kinds.contains(&kind) }
     }
 
     fn filter(&self) -> &str {
@@ -89,10 +80,7 @@ enum Outcome {
 
 impl Outcome {
     fn failed(&self) -> bool {
-        matches!(
-            self,
-            Self::Failed(_) | Self::Tests(Counted { passed: false, .. })
-        )
+        matches!(self, Self::Failed(_) | Self::Tests(Counted { passed: false, .. }))
     }
 }
 
@@ -100,10 +88,7 @@ impl fmt::Display for Outcome {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
         match self {
             Self::Clean => f.pad("ok"),
-            Self::Tests(Counted {
-                passed: true,
-                tests: 0,
-            }) => f.pad("no match"),
+            Self::Tests(Counted { passed: true, tests: 0 }) => f.pad("no match"),
             Self::Tests(Counted { passed: true, .. }) => f.pad("ok"),
             Self::Absent => f.pad("none yet"),
             Self::Failed(_) | Self::Tests(Counted { passed: false, .. }) => f.pad("FAILED"),
@@ -142,23 +127,12 @@ fn timed(what: &'static str, work: impl FnOnce() -> Result<Outcome>) -> Line {
     if let Outcome::Failed(error) = &result {
         eprintln!("{} {what}: {error:#}", paint("31", "error:"));
     }
-    Line {
-        what,
-        result,
-        time: begun.elapsed(),
-    }
+    Line { what, result, time: begun.elapsed() }
 }
 
 fn plain_tests(ready: &Ready, filter: &str) -> Result<Outcome> {
     let mut command = ready.toolchain.cargo();
-    command.args([
-        "test",
-        "--package",
-        "pg_tenancy",
-        "--lib",
-        "--no-default-features",
-        "--features",
-    ]);
+    command.args(["test", "--package", "pg_tenancy", "--lib", "--no-default-features", "--features"]);
     command.arg(format!("{} pg_test", ready.server.feature()));
     // A #[pg_test] is a Rust test named pg_<name>, which wants a server.
     command.arg("--").args(["--skip", "pg_"]);
@@ -173,11 +147,7 @@ fn pg_tests(ready: &Ready, filter: &str) -> Result<Outcome> {
     // pgrx puts its data below --pgdata and its socket into it, and leaves nothing for the next run to trip over.
     let folder = Folder::new()?;
     let mut command = ready.toolchain.pgrx();
-    command.arg("test").arg(ready.server.feature()).args([
-        "--package",
-        "pg_tenancy",
-        "--no-default-features",
-    ]);
+    command.arg("test").arg(ready.server.feature()).args(["--package", "pg_tenancy", "--no-default-features"]);
     command.arg("--pgdata").arg(folder.sockets());
     if let Some(user) = server_user()? {
         command.args(["--runas", &user.name]);
@@ -192,34 +162,20 @@ fn pg_tests(ready: &Ready, filter: &str) -> Result<Outcome> {
 /// The kinds that share one cluster with the extension installed.
 fn on_a_server(ready: &Ready, options: &Options, lines: &mut Vec<Line>) -> Result<()> {
     let mut golden = Vec::new();
-    for (kind, suite) in [
-        (Kind::Regress, golden::REGRESS),
-        (Kind::Isolation, golden::ISOLATION),
-    ] {
+    for (kind, suite) in [(Kind::Regress, golden::REGRESS), (Kind::Isolation, golden::ISOLATION)] {
         if options.wants(kind) {
             golden.push((suite, files(suite, options.filter())));
         }
     }
     let clients = options.wants(Kind::Client);
-    let has_work = golden
-        .iter()
-        .any(|(_, files)| matches!(files, Ok(Some(files)) if !files.is_empty()));
-    let cluster = if clients || has_work {
-        Some(start(ready)?)
-    } else {
-        None
-    };
+    let has_work = golden.iter().any(|(_, files)| matches!(files, Ok(Some(files)) if !files.is_empty()));
+    let cluster = if clients || has_work { Some(start(ready)?) } else { None };
     for (suite, files) in golden {
         lines.push(timed(suite.name, || {
             Ok(match (files?, &cluster) {
                 (None, _) => Outcome::Absent,
-                (Some(files), Some(cluster)) => {
-                    Outcome::Tests(suite.run(cluster, &files, options.accept)?)
-                }
-                (Some(_), None) => Outcome::Tests(Counted {
-                    passed: true,
-                    tests: 0,
-                }),
+                (Some(files), Some(cluster)) => Outcome::Tests(suite.run(cluster, &files, options.accept)?),
+                (Some(_), None) => Outcome::Tests(Counted { passed: true, tests: 0 }),
             })
         }));
     }
@@ -231,11 +187,7 @@ fn on_a_server(ready: &Ready, options: &Options, lines: &mut Vec<Line>) -> Resul
 
 /// The suite's matching files, or `None` while there is no such suite.
 fn files(suite: Suite, filter: &str) -> Result<Option<Vec<String>>> {
-    if suite.exists() {
-        suite.files(filter).map(Some)
-    } else {
-        Ok(None)
-    }
+    if suite.exists() { suite.files(filter).map(Some) } else { Ok(None) }
 }
 
 fn start(ready: &Ready) -> Result<Cluster> {
@@ -243,26 +195,16 @@ fn start(ready: &Ready) -> Result<Cluster> {
     ready.toolchain.install(&ready.server, Profile::Dev)?;
     step("starting the test server", || {
         let cluster = Cluster::launch(&ready.server, &[])?;
-        cluster
-            .try_prepare_template()
-            .context("CREATE EXTENSION pg_tenancy failed")?;
+        cluster.try_prepare_template().context("CREATE EXTENSION pg_tenancy failed")?;
         Ok(cluster)
     })
 }
 
 fn client_tests(cluster: &Cluster, filter: &str) -> Result<Outcome> {
     let mut command: Command = cargo();
-    command.args([
-        "test",
-        "--quiet",
-        "--package",
-        "pg_tenancy_tests",
-        "--no-fail-fast",
-    ]);
+    command.args(["test", "--quiet", "--package", "pg_tenancy_tests", "--no-fail-fast"]);
     command.envs(cluster.test_environment()?);
-    let room = workspace::root()
-        .join("pgrx-tests/tests")
-        .join(format!("{filter}.rs"));
+    let room = workspace::root().join("pgrx-tests/tests").join(format!("{filter}.rs"));
     if !filter.is_empty() {
         // The name of a room means its whole file, whatever its tests are called.
         if room.is_file() {
@@ -276,34 +218,20 @@ fn client_tests(cluster: &Cluster, filter: &str) -> Result<Outcome> {
 }
 
 fn conclude(lines: &[Line], options: &Options) -> Result<()> {
-    println!(
-        "\n{:<12} {:<10} {:>6} {:>14}",
-        "kind", "result", "tests", "time"
-    );
+    println!("\n{:<12} {:<10} {:>6} {:>14}", "kind", "result", "tests", "time");
     for Line { what, result, time } in lines {
         let tests = match result {
             Outcome::Tests(counted) => counted.tests.to_string(),
             _ => String::new(),
         };
-        println!(
-            "{what:<12} {result:<10} {tests:>6} {:>14}",
-            progress::time(*time)
-        );
+        println!("{what:<12} {result:<10} {tests:>6} {:>14}", progress::time(*time));
     }
-    let failed: Vec<&str> = lines
-        .iter()
-        .filter(|line| line.result.failed())
-        .map(|line| line.what)
-        .collect();
+    let failed: Vec<&str> = lines.iter().filter(|line| line.result.failed()).map(|line| line.what).collect();
     if !failed.is_empty() {
         bail!("failed: {}", failed.join("; "));
     }
-    let nothing = lines.iter().all(|line| {
-        matches!(
-            line.result,
-            Outcome::Absent | Outcome::Tests(Counted { tests: 0, .. })
-        )
-    });
+    let nothing =
+        lines.iter().all(|line| matches!(line.result, Outcome::Absent | Outcome::Tests(Counted { tests: 0, .. })));
     if nothing {
         match &options.filter {
             Some(filter) => bail!("no test matches \"{filter}\""),

@@ -32,11 +32,7 @@ impl Place {
 
     /// The major that made the data, if there are any.
     pub fn major(&self) -> Option<u32> {
-        std::fs::read_to_string(self.data().join("PG_VERSION"))
-            .ok()?
-            .trim()
-            .parse()
-            .ok()
+        std::fs::read_to_string(self.data().join("PG_VERSION")).ok()?.trim().parse().ok()
     }
 
     pub fn is_running(&self) -> bool {
@@ -45,48 +41,28 @@ impl Place {
 
     pub fn session(&self, database: &str) -> Result<Session> {
         let mut config = postgres::Config::new();
-        config
-            .host_path(&self.sockets)
-            .port(PORT)
-            .user(SUPERUSER)
-            .dbname(database);
-        Session::open(config).with_context(|| {
-            format!(
-                "the demo's server does not answer in {}",
-                self.sockets.display()
-            )
-        })
+        config.host_path(&self.sockets).port(PORT).user(SUPERUSER).dbname(database);
+        Session::open(config)
+            .with_context(|| format!("the demo's server does not answer in {}", self.sockets.display()))
     }
 
     pub fn aim(&self, command: &mut Command, database: &str) {
-        command
-            .env("PGHOST", &self.sockets)
-            .env("PGPORT", PORT.to_string());
+        command.env("PGHOST", &self.sockets).env("PGPORT", PORT.to_string());
         command.env("PGUSER", SUPERUSER).env("PGDATABASE", database);
     }
 
     /// pg_ctl, because this server is to outlive us.
     pub fn pg_ctl(&self, server: &Server, order: &[&str]) -> Result<()> {
         let mut command = server.program("pg_ctl")?;
-        command
-            .args(["--silent", "--wait", "--pgdata"])
-            .arg(self.data())
-            .args(order);
+        command.args(["--silent", "--wait", "--pgdata"]).arg(self.data()).args(order);
         process::output(&mut command).map(drop)
     }
 
     pub fn start(&self, server: &Server) -> Result<()> {
         let log = self.folder.join("log");
-        let Some(log_name) = log.to_str() else {
-            bail!("{} is no text", log.display())
-        };
+        let Some(log_name) = log.to_str() else { bail!("{} is no text", log.display()) };
         self.pg_ctl(server, &["--log", log_name, "start"])
-            .with_context(|| {
-                format!(
-                    "the log of the demo's server ends with:\n{}",
-                    data::tail(&log)
-                )
-            })
+            .with_context(|| format!("the log of the demo's server ends with:\n{}", data::tail(&log)))
     }
 
     pub fn stop(&self, server: &Server) -> Result<()> {
