@@ -169,7 +169,7 @@ SELECT p.relation,
             ELSE pg_catalog.format_type(a.atttypid, NULL) END AS tenant_key,
        p.access,
        p.reference,
-       NULLIF(p.root, p.relation) AS part_of,
+       CASE WHEN p.root <> p.relation THEN p.root END AS part_of,
        c.relrowsecurity AND c.relforcerowsecurity
            AND EXISTS (SELECT FROM pg_catalog.pg_policy y
                         WHERE y.polrelid = p.relation AND NOT y.polpermissive
@@ -203,6 +203,8 @@ CREATE EVENT TRIGGER tenancy_close_before_drop ON ddl_command_start
     EXECUTE FUNCTION tenancy_internal.close_before_drop();
 ALTER EVENT TRIGGER tenancy_close_before_drop ENABLE ALWAYS;
 
+COMMENT ON EVENT TRIGGER tenancy_forget_dropped_tables IS 'removes dropped tables from the list of protected ones';
+COMMENT ON EVENT TRIGGER tenancy_close_before_drop IS 'closes every protected table before DROP EXTENSION pg_tenancy';
 COMMENT ON TABLE tenancy_internal.protected_tables IS 'the protected tables, their partitions and children, and what unprotect_table puts back';
 COMMENT ON VIEW tenancy.protected_tables IS 'the protected tables, with their partitions and children';
 COMMENT ON COLUMN tenancy.protected_tables.tenant_key IS 'which key the tenant column holds: id, number or code';

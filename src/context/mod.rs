@@ -2,11 +2,13 @@
 //! SQL: sql/context.sql. Decisions: model::context. What policies call for every row: pg::context.
 
 mod plan;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 
 pgrx::extension_sql_file!(
     "../../sql/context.sql",
     requires = [
-        "registry",
+        "bootstrap",
         tenancy::set_tenant,
         tenancy::switch_tenant,
         tenancy::clear_tenant,

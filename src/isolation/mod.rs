@@ -5,10 +5,13 @@ mod plan;
 mod policy;
 mod step;
 mod store;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 
 pgrx::extension_sql_file!(
     "../../sql/isolation.sql",
     requires = [
+        "registry",
         "context",
         tenancy::protect_table,
         tenancy::plan_protection,

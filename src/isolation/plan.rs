@@ -237,7 +237,7 @@ fn tenant_column(
     if is_new {
         steps.push(Step::CheckTenantKnown { table: table.clone(), column: column.clone(), key });
     }
-    if found.default.as_ref().map(Deparsed::as_str) != Some(policy::default(found, key).as_str()) {
+    if found.default.as_ref().map(Deparsed::as_str) != Some(policy::current(key)) {
         steps.push(Step::SetDefault { table: table.clone(), column: column.clone(), key });
     }
     if lacks_not_null {

@@ -79,16 +79,6 @@ fn writing(key: KeyKind) -> &'static str {
     }
 }
 
-/// The default of a tenant column, as the server shows it: assignment casts of the narrower integers included.
-pub fn default(column: &Column, key: KeyKind) -> Sql {
-    let call = Sql::text(current(key));
-    match &*column.type_name {
-        "int2" => Sql::text("(").sql(&call).then(")::smallint"),
-        "int4" => Sql::text("(").sql(&call).then(")::integer"),
-        _ => call,
-    }
-}
-
 /// A policy to be. Its expressions are written as `pg_get_expr` shows them, so that text tells whether one is in place.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {

@@ -9,6 +9,8 @@ mod report;
 pub mod role;
 pub mod session;
 pub mod spi;
+#[cfg(any(test, feature = "pg_test"))]
+pub mod tests;
 
 use crate::error::TenancyError;
 use crate::model::{Ident, Key, QualifiedName};

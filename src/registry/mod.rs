@@ -3,6 +3,8 @@
 
 mod plan;
 mod store;
+#[cfg(any(test, feature = "pg_test"))]
+mod tests;
 
 pgrx::extension_sql_file!(
     "../../sql/registry.sql",
