@@ -1,0 +1,271 @@
+//! What a backup brings back, and what is left when the extension goes: never an open table.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+};
+
+use pg_tenancy_tests::{Db, Role, cluster::data::Folder, process};
+
+#[path = "dump/world.rs"]
+mod world;
+use world::{Shop, portrait};
+
+#[test]
+fn a_plain_dump_brings_everything_back() {
+    let shop = Shop::new();
+    let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
+    let file = dump(&shop.db, &folder, &[]);
+    play(&restored, &file);
+    same(&shop.db, &restored);
+    shop.is_isolated_in(&restored);
+}
+
+#[test]
+fn a_parallel_restore_in_one_go_brings_everything_back() {
+    let shop = Shop::new();
+    // A foreign key to the registry has to wait for the registry's rows, and pg_restore cannot know: see the next test.
+    let dba = shop.db.admin();
+    dba.run("SELECT tenancy.unprotect_table('shop.events')");
+    dba.run("SELECT tenancy.protect_table('shop.events', tenant_column => 'tenant_number')");
+    let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
+    let file = dump(&shop.db, &folder, &["--format=custom"]);
+    restore(&restored, &file, &["--jobs=2"]);
+    same(&shop.db, &restored);
+    shop.is_isolated_in(&restored);
+}
+
+#[test]
+fn a_parallel_restore_by_sections_brings_foreign_keys_to_the_registry_back_too() {
+    let shop = Shop::new();
+    let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
+    let file = dump(&shop.db, &folder, &["--format=custom"]);
+    for section in ["pre-data", "data", "post-data"] {
+        let section = format!("--section={section}");
+        restore(&restored, &file, &[&section, "--jobs=2"]);
+    }
+    same(&shop.db, &restored);
+    shop.is_isolated_in(&restored);
+}
+
+#[test]
+fn a_restore_over_the_old_database_brings_everything_back() {
+    let shop = Shop::new();
+    let folder = Folder::new().expect("a folder");
+    let before = portrait(&shop.db);
+    let file = dump(&shop.db, &folder, &["--format=custom"]);
+    restore(&shop.db, &file, &["--clean", "--if-exists"]);
+    assert_eq!(before, portrait(&shop.db));
+    shop.is_isolated_in(&shop.db);
+}
+
+#[test]
+fn tenant_numbers_go_on_where_they_were() {
+    let shop = Shop::new();
+    let restored = restored_copy(&shop);
+    let next = "SELECT number FROM tenancy.tenants WHERE code = 'next'";
+    let number_in = |db: &Db| {
+        db.admin().run("SELECT tenancy.create_tenant('next')");
+        db.admin().value(next).parse::<i64>().expect("a number")
+    };
+    let number = number_in(&restored);
+    assert!(number > 500, "{number}");
+    assert_eq!(number, number_in(&shop.db));
+}
+
+#[test]
+fn plans_come_back_edited_or_new_and_an_untouched_one_is_the_new_versions() {
+    let shop = Shop::new();
+    let restored = restored_copy(&shop);
+    restored.admin().sees(
+        "SELECT name, limits, builtin FROM tenancy.plans WHERE name <> 'enterprise' ORDER BY name",
+        &[
+            "free|{\"users\": 7}|f",
+            "gold|{\"users\": 70}|f",
+            "standard|{\"roles\": 20, \"users\": 50, \"storage_gb\": 10}|t",
+        ],
+    );
+}
+
+#[test]
+fn a_restored_table_can_be_unprotected_and_is_as_it_was_before() {
+    let shop = Shop::new();
+    let restored = restored_copy(&shop);
+    for table in ["orders", "customers", "events", "\"s < e\""] {
+        restored.admin().run(&format!("SELECT tenancy.unprotect_table('shop.{}')", table.replace('\'', "''")));
+    }
+    let admin = restored.admin();
+    admin.sees(
+        "SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'shop' AND tablename NOT IN ('templates', 'countries')",
+        &["s < e|mine"],
+    );
+    admin.sees(
+        "SELECT relname, relrowsecurity, relforcerowsecurity FROM pg_class
+          WHERE relnamespace = 'shop'::regnamespace AND relkind IN ('r', 'p') AND relname NOT IN ('templates', 'countries')
+            AND (relrowsecurity OR relforcerowsecurity)",
+        &["s < e|t|f"],
+    );
+    admin.sees(
+        "SELECT conname, pg_get_constraintdef(oid) FROM pg_constraint
+          WHERE connamespace = 'shop'::regnamespace AND contype = 'f'",
+        &["orders_customer_fkey|FOREIGN KEY (customer) REFERENCES shop.customers(id) ON DELETE CASCADE"],
+    );
+    admin.sees("SELECT count(*) FROM shop.orders", &["3"]);
+}
+
+#[test]
+fn an_owner_gets_an_error_rather_than_a_part_of_the_data() {
+    let shop = Shop::new();
+    let table = ["--table=shop.orders"];
+    let refusal = refused_dump(&shop.db, &shop.owner, &table);
+    assert!(refusal.contains("query would be affected by row-level security policy"), "{refusal}");
+    let filtered = refused_dump(&shop.db, &shop.owner, &[table[0], "--enable-row-security"]);
+    assert!(filtered.contains("no tenant is set"), "{filtered}");
+}
+
+#[test]
+fn a_backup_role_that_bypasses_row_security_dumps_everything() {
+    let shop = Shop::new();
+    let backup = shop.db.role("backup", "BYPASSRLS IN ROLE pg_read_all_data");
+    let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
+    let file = folder.path().join("dump");
+    let dumped = process::output(shop.db.program("pg_dump").env("PGUSER", backup.name()).arg("--file").arg(&file));
+    dumped.unwrap_or_else(|error| panic!("{error:?}"));
+    play(&restored, &file);
+    same(&shop.db, &restored);
+}
+
+#[test]
+fn a_table_alone_does_not_come_back_where_the_extension_is_not() {
+    let shop = Shop::new();
+    let (folder, elsewhere) = (Folder::new().expect("a folder"), Db::bare());
+    let file = dump(&shop.db, &folder, &["--schema=shop"]);
+    let mut psql = elsewhere.program("psql");
+    process::output(psql.args(["--no-psqlrc", "--quiet", "--file"]).arg(&file))
+        .unwrap_or_else(|error| panic!("{error:?}"));
+    // What could be made without the extension is closed to everybody whom row security binds.
+    elsewhere.admin().sees(
+        "SELECT relname FROM pg_class WHERE relnamespace = 'shop'::regnamespace AND relkind IN ('r', 'p')
+            AND NOT (relrowsecurity AND relforcerowsecurity)",
+        &[],
+    );
+    elsewhere.admin().sees(
+        "SELECT tablename, policyname FROM pg_policies WHERE schemaname = 'shop' AND permissive = 'PERMISSIVE'",
+        &[],
+    );
+}
+
+#[test]
+fn dropping_the_extension_is_refused_and_names_what_hangs_on_it() {
+    let shop = Shop::new();
+    let refusal = shop.db.admin().refused("2BP01", "DROP EXTENSION pg_tenancy");
+    let detail = refusal.detail().unwrap_or_default();
+    for dependent in [
+        "policy tenancy_isolation on table shop.orders",
+        "default value for column tenant_id of table shop.orders",
+        "trigger tenancy_truncate_guard on table shop.orders",
+    ] {
+        assert!(detail.contains(dependent), "{dependent} is not in: {detail}");
+    }
+    shop.is_isolated_in(&shop.db);
+}
+
+#[test]
+fn a_cascaded_drop_leaves_every_protected_table_closed() {
+    let shop = Shop::new();
+    let dba = shop.db.admin();
+    dba.run("DROP EXTENSION pg_tenancy CASCADE");
+    let (app, owner) = (shop.db.login(&shop.app), shop.db.login(&shop.owner));
+    for table in ["customers", "orders", "events", "events_2025", "events_later", "templates", "countries", "\"s < e\""]
+    {
+        for session in [&app, &owner] {
+            session.sees(&format!("SELECT count(*) FROM shop.{table}"), &["0"]);
+            session.changes(0, &format!("DELETE FROM shop.{table}"));
+        }
+    }
+    app.refused("42501", "INSERT INTO shop.countries VALUES ('XX')");
+    app.refused("42501", "INSERT INTO shop.\"s < e\" VALUES ('blue', 'his')");
+    dba.sees("SELECT count(*) FROM shop.orders", &["3"]);
+    dba.sees("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenancy%'", &["0"]);
+}
+
+#[test]
+fn after_a_cascaded_drop_the_extension_comes_back_and_opens_the_tables_again() {
+    let shop = Shop::new();
+    let dba = shop.db.admin();
+    dba.run("DROP EXTENSION pg_tenancy CASCADE; CREATE EXTENSION pg_tenancy");
+    for tenant in [&shop.red, &shop.blue] {
+        dba.run(&format!(
+            "SELECT tenancy.create_tenant('{}', id => '{}', number => {})",
+            tenant.code, tenant.id, tenant.number
+        ));
+    }
+    dba.run("SELECT tenancy.create_tenant('grey'), tenancy.suspend_tenant('grey')");
+    dba.query(
+        "SELECT tenancy.grant_usage($1::text::regrole), tenancy.grant_admin($2::text::regrole)",
+        &[&shop.app.to_string(), &shop.admin.to_string()],
+    );
+    dba.run(
+        "SET search_path = shop;
+         SELECT tenancy.protect_table('customers'), tenancy.protect_table('orders'),
+                tenancy.protect_table('events', tenant_column => 'tenant_number', reference => 'foreign_key'),
+                tenancy.protect_table('templates', access => 'shared'),
+                tenancy.protect_table('countries', access => 'reference'),
+                tenancy.protect_table('\"s < e\"', tenant_column => 'quo\"te')",
+    );
+    dba.sees("SELECT tablename FROM pg_policies WHERE policyname = 'tenancy_closed'", &[]);
+    shop.is_isolated_in(&shop.db);
+}
+
+#[test]
+fn dropping_the_extension_touches_no_table_that_was_unprotected_before() {
+    let db = Db::new();
+    let (red, _blue) = db.two_tenants_sharing("orders");
+    red.run("INSERT INTO orders (item) VALUES ('kept')");
+    db.admin().run("SELECT tenancy.unprotect_table('orders'); DROP EXTENSION pg_tenancy");
+    red.session().sees("SELECT item FROM orders", &["kept"]);
+}
+
+/// Dumps the database as superuser.
+fn dump(db: &Db, folder: &Folder, options: &[&str]) -> PathBuf {
+    let file = folder.path().join("dump");
+    let mut pg_dump = db.program("pg_dump");
+    process::output(pg_dump.args(options).arg("--file").arg(&file)).unwrap_or_else(|error| panic!("{error:?}"));
+    file
+}
+
+/// What pg_dump, run by `role`, says when it gives up; it must leave nothing that looks like a backup behind.
+#[track_caller]
+fn refused_dump(db: &Db, role: &Role, options: &[&str]) -> String {
+    let mut pg_dump = db.program("pg_dump");
+    let refused = process::output(pg_dump.env("PGUSER", role.name()).args(options));
+    format!("{:?}", refused.expect_err("the dump was to be refused"))
+}
+
+/// Plays a plain dump; the first error ends it.
+fn play(db: &Db, file: &Path) {
+    let mut psql = db.program("psql");
+    let said = process::output(psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file"]).arg(file));
+    said.unwrap_or_else(|error| panic!("{error:?}\n{}", fs::read_to_string(file).unwrap_or_default()));
+}
+
+/// Restores a custom dump; a single complaint fails the test.
+fn restore(db: &Db, file: &Path, options: &[&str]) {
+    let mut pg_restore = db.program("pg_restore");
+    process::output(pg_restore.arg("--dbname").arg(db.name()).args(options).arg(file))
+        .unwrap_or_else(|error| panic!("{error:?}"));
+}
+
+fn restored_copy(shop: &Shop) -> Db {
+    let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
+    play(&restored, &dump(&shop.db, &folder, &[]));
+    restored
+}
+
+#[track_caller]
+fn same(one: &Db, other: &Db) {
+    let (one, other) = (portrait(one), portrait(other));
+    let lost: Vec<&str> = one.lines().filter(|line| !other.lines().any(|l| l == *line)).collect();
+    let new: Vec<&str> = other.lines().filter(|line| !one.lines().any(|l| l == *line)).collect();
+    assert!(one == other, "lost: {lost:#?}\nnew: {new:#?}");
+}
