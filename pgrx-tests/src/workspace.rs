@@ -24,7 +24,7 @@ pub fn target() -> PathBuf {
     }
 }
 
-/// The folder for servers and clusters: `target/`, or `$TMPDIR/pg_tenancy-$UID` where the server's system user cannot
+/// The folder for servers and clusters: `target/`, or one of this checkout in `$TMPDIR/pg_tenancy-$UID` where the server's system user cannot
 /// reach the checkout (root works in `/root`, the server must not run as root).
 pub fn state() -> Result<&'static Path> {
     static STATE: OnceLock<PathBuf> = OnceLock::new();
@@ -33,7 +33,13 @@ pub fn state() -> Result<&'static Path> {
     }
     let target = target();
     fs::create_dir_all(&target).with_context(|| format!("cannot create {}", target.display()))?;
-    let chosen = if is_reachable(&target)? { target } else { private_temp()? };
+    let chosen = if is_reachable(&target)? {
+        target
+    } else {
+        let own = private_temp()?.join(short_name(&target));
+        fs::create_dir_all(&own).with_context(|| format!("cannot create {}", own.display()))?;
+        own
+    };
     Ok(STATE.get_or_init(|| chosen))
 }
 
@@ -93,19 +99,20 @@ pub fn socket_folder(wanted: &Path) -> Result<PathBuf> {
         folder_of_server_user(wanted)?;
         return Ok(wanted.to_owned());
     }
-    // FNV-1a: the same folder must get the same name in every run, which std's hasher does not promise.
-    let hash = wanted
-        .as_os_str()
-        .as_encoded_bytes()
-        .iter()
-        .fold(0xcbf2_9ce4_8422_2325_u64, |h, b| (h ^ u64::from(*b)).wrapping_mul(0x100_0000_01b3));
-    let name = format!("s{hash:x}");
+    let name = short_name(wanted);
     let mut short = private_temp()?.join(&name);
     if !fits(&short) {
         short = PathBuf::from(format!("/tmp/pg_tenancy-{}-{name}", rustix::process::geteuid().as_raw()));
     }
     folder_of_server_user(&short)?;
     Ok(short)
+}
+
+/// A short name for a path, the same in every run, which std's hasher does not promise: FNV-1a.
+fn short_name(path: &Path) -> String {
+    let step = |hash: u64, byte: &u8| (hash ^ u64::from(*byte)).wrapping_mul(0x100_0000_01b3);
+    let hash = path.as_os_str().as_encoded_bytes().iter().fold(0xcbf2_9ce4_8422_2325, step);
+    format!("{hash:016x}")
 }
 
 /// Removes a folder and all in it; one that is not there is fine.

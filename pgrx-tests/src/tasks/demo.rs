@@ -31,14 +31,10 @@ pub fn run(choice: &Choice) -> Result<()> {
     let place = Place::find()?;
     fresh(&ready, &place)?;
     drop(lock);
-    // The scripts also call the server's programs (`\! pgbench`), which must be of its major.
-    let path = std::env::var_os("PATH").unwrap_or_default();
-    let path = std::env::join_paths(std::iter::once(ready.server.bindir.clone()).chain(std::env::split_paths(&path)))?;
     let mut surprises = Vec::new();
     for script in &scripts {
-        let mut psql = Command::new(ready.server.bindir.join("psql"));
+        let mut psql = narrate::psql(&ready.server)?;
         place.aim(&mut psql, DATABASE);
-        psql.env("PATH", &path);
         surprises.extend(narrate::play(&mut psql, script, &mut std::io::stdout().lock())?);
     }
     if !surprises.is_empty() {

@@ -14,7 +14,7 @@ use std::{
 
 use anyhow::{Context, Result, bail};
 
-use crate::progress::paint;
+use crate::{progress::paint, server::Server};
 
 /// The scripts of a folder in order.
 pub fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
@@ -31,6 +31,15 @@ pub fn scripts(folder: &Path) -> Result<Vec<PathBuf>> {
     }
     scripts.sort();
     Ok(scripts)
+}
+
+/// psql for a script. The script may call the server's other programs, too (`\! pgbench`), and they must be of its major.
+pub fn psql(server: &Server) -> Result<Command> {
+    let others = std::env::var_os("PATH").unwrap_or_default();
+    let path = std::env::join_paths(std::iter::once(server.bindir.clone()).chain(std::env::split_paths(&others)))?;
+    let mut psql = Command::new(server.bindir.join("psql"));
+    psql.env("PATH", path);
+    Ok(psql)
 }
 
 /// Plays one script with `psql` (aimed at a database) and returns the surprises.
