@@ -14,21 +14,28 @@ INSERT INTO tenancy.plans (name, limits, description, builtin) VALUES
     ('enterprise', '{"users": -1, "roles": -1, "storage_gb": 100}', 'for companies; -1 is unlimited', true);
 
 -- Editing a built-in plan makes it the user's, so that it is dumped; restoring it then replaces the installed row.
-CREATE FUNCTION tenancy_internal.own_edited_plan() RETURNS trigger
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+-- tenants.plan has no foreign key: pg_restore -j ties config tables' data to nothing and may load tenants first.
+CREATE FUNCTION tenancy_internal.keep_plans() RETURNS trigger
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
+    IF TG_OP = 'INSERT' THEN
+        UPDATE tenancy.plans SET limits = NEW.limits, description = NEW.description WHERE name = NEW.name AND builtin;
+        RETURN CASE WHEN FOUND THEN NULL ELSE NEW END;
+    ELSIF TG_OP = 'UPDATE' THEN
         NEW.builtin := false;
+        IF NEW.name <> OLD.name THEN
+            UPDATE tenancy.tenants SET plan = NEW.name, updated_at = now() WHERE plan = OLD.name;
+        END IF;
         RETURN NEW;
     END IF;
-    UPDATE tenancy.plans SET limits = NEW.limits, description = NEW.description WHERE name = NEW.name AND builtin;
-    IF FOUND THEN
-        RETURN NULL;
+    IF EXISTS (SELECT FROM tenancy.tenants WHERE plan = OLD.name) THEN
+        RAISE EXCEPTION 'plan "%" still has tenants', OLD.name
+            USING ERRCODE = 'foreign_key_violation', HINT = 'Put them on another plan with tenancy.set_plan(...) first.';
     END IF;
-    RETURN NEW;
+    RETURN OLD;
 END $$;
-CREATE TRIGGER own_edited_plan BEFORE INSERT OR UPDATE ON tenancy.plans
-    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.own_edited_plan();
+CREATE TRIGGER keep_plans BEFORE INSERT OR UPDATE OR DELETE ON tenancy.plans
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.keep_plans();
 
 CREATE TABLE tenancy.tenants (
     id            uuid        NOT NULL DEFAULT pg_catalog.gen_random_uuid(),
@@ -36,7 +43,7 @@ CREATE TABLE tenancy.tenants (
     code          text        NOT NULL CHECK (tenancy_internal.is_tenant_code(code)),
     name          text        NOT NULL,
     status        text        NOT NULL DEFAULT 'active' CHECK (status IN ('active', 'read_only', 'suspended', 'deleted')),
-    plan          text        NOT NULL DEFAULT 'free' REFERENCES tenancy.plans (name) ON UPDATE CASCADE,
+    plan          text        NOT NULL DEFAULT 'free',     -- of tenancy.plans; see keep_plans
     settings      jsonb       NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(settings) = 'object'),
     contact       jsonb       NOT NULL DEFAULT '{}' CHECK (pg_catalog.jsonb_typeof(contact) = 'object'),
     status_reason text,
@@ -78,7 +85,7 @@ COMMENT ON COLUMN tenancy.tenants.id IS 'key for uuid tenant columns; never chan
 COMMENT ON COLUMN tenancy.tenants.number IS 'key for integer and bigint tenant columns; never changes';
 COMMENT ON COLUMN tenancy.tenants.code IS 'key for text tenant columns; never changes';
 COMMENT ON COLUMN tenancy.tenants.status IS 'active, read_only, suspended or deleted';
-COMMENT ON FUNCTION tenancy_internal.own_edited_plan() IS 'keeps an edited built-in plan across dump and restore';
+COMMENT ON FUNCTION tenancy_internal.keep_plans() IS 'keeps an edited built-in plan across dump and restore, and a plan that has tenants';
 COMMENT ON FUNCTION tenancy.is_admin() IS 'whether the current role administers tenants (see tenancy.grant_admin)';
 COMMENT ON FUNCTION tenancy.create_tenant(text, text, text, jsonb, jsonb, uuid, bigint, boolean) IS
     'provisions a tenant and gives its id; every key may be given, so that existing data keeps its ids';

@@ -8,6 +8,7 @@ use std::fmt;
 
 /// The SQLSTATEs in use (ARCHITECTURE, "SQLSTATEs").
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
+#[expect(clippy::enum_variant_names, reason = "the names are PostgreSQL's condition names")]
 pub enum State {
     /// 55000
     NotInPrerequisiteState,

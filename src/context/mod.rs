@@ -60,6 +60,7 @@ mod tenancy {
 
     /// How this session stands: its tenant, how and when that was set, and what binds the current role.
     #[pg_extern(stable, parallel_restricted)]
+    #[expect(clippy::type_complexity, reason = "the columns of the answer")]
     fn verify_context() -> Result<
         TableIterator<
             'static,

@@ -103,7 +103,8 @@ pub fn admit(
             if let Some(first) = session.sealed.filter(|first| !same(first, new)) {
                 return Err(TenancyError::SecondTenant { first: first.to_string(), second: new.to_string() });
             }
-            Ok(Origin::Transaction)
+            // Naming the pinned tenant once more leaves the connection as it is.
+            Ok(if session.pinned.is_some() { Origin::Pinned } else { Origin::Transaction })
         }
     }
 }
@@ -160,9 +161,10 @@ mod tests {
 
     #[test]
     fn a_pinned_connection_keeps_its_tenant() {
-        let red = key("red");
+        let (red, blue) = (key("red"), key("blue"));
         let pinned = Session { pinned: Some(&red), ..FRESH };
         assert!(matches!(try_set(Source::Session, &pinned), Err(TenancyError::PinnedTenant { .. })));
+        assert_eq!(try_set(Source::Session, &Session { pinned: Some(&blue), ..FRESH }), Ok(Origin::Pinned));
     }
 
     #[test]

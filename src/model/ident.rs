@@ -10,7 +10,7 @@ pub const MAX_BYTES: usize = 63;
 /// A name of one object. `Display` gives it as SQL, quoted when it must be.
 #[derive(Clone, Debug, PartialEq, Eq, PartialOrd, Ord, Hash, Serialize, Deserialize)]
 #[serde(transparent)]
-pub struct Ident(String);
+pub struct Ident(Box<str>);
 
 impl Ident {
     /// Takes a name as it stands in the catalog; 22023 when PostgreSQL could not store it.
@@ -18,7 +18,7 @@ impl Ident {
         if name.is_empty() || name.len() > MAX_BYTES || name.contains('\0') {
             return Err(TenancyError::MalformedName { name: name.to_owned() });
         }
-        Ok(Self(name.to_owned()))
+        Ok(Self(name.into()))
     }
 
     /// The name without quotes.

@@ -144,13 +144,9 @@ fn read(registry: &Registry, key: &Key) -> Result<Option<(Tenant, Option<String>
         Key::Number(number) => {
             (registry.by_number, c"number", pg_sys::F_INT8EQ, pg_sys::InvalidOid, number.into_datum())
         }
-        Key::Code(code) => (
-            registry.by_code,
-            c"code",
-            pg_sys::F_TEXTEQ,
-            pg_sys::Oid::from(pg_sys::DEFAULT_COLLATION_OID),
-            code.as_str().into_datum(),
-        ),
+        Key::Code(code) => {
+            (registry.by_code, c"code", pg_sys::F_TEXTEQ, pg_sys::DEFAULT_COLLATION_OID, code.as_str().into_datum())
+        }
     };
     let value = value.expect("a key is never null");
     // SAFETY: the relation is opened with a lock before it is read and closed after; the scan key holds a value of the
@@ -166,7 +162,7 @@ fn read(registry: &Registry, key: &Key) -> Result<Option<(Tenant, Option<String>
             pg_sys::BTEqualStrategyNumber as u16,
             pg_sys::InvalidOid,
             collation,
-            pg_sys::Oid::from(equals).into(),
+            pg_sys::Oid::from(equals),
             value,
         );
         let scan = pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), 1, &mut scan_key);

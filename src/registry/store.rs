@@ -100,9 +100,10 @@ fn advance_numbers(given: i64) -> Result<(), TenancyError> {
     Ok(())
 }
 
+/// Refuses an unknown plan, and holds a known one until the transaction ends: see `keep_plans` in sql/registry.sql.
 fn known_plan(plan: &str) -> Result<(), TenancyError> {
-    let found =
-        spi::read(&Sql::text("SELECT 1 FROM tenancy.plans WHERE name = $1"), &[plan.into()], |row| row.must::<i32>(1))?;
+    let sql = Sql::text("SELECT 1 FROM tenancy.plans WHERE name = $1 FOR KEY SHARE");
+    let found = spi::write(&sql, &[plan.into()], |row| row.must::<i32>(1))?;
     if found.is_empty() {
         return Err(TenancyError::UnknownPlan { plan: plan.to_owned() });
     }
