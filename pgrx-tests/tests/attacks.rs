@@ -1,0 +1,25 @@
+//! The attacks of THREATS.md on context and isolation, as real login roles against canary rows of another tenant.
+//!
+//! A test is named after its row. It asserts the SQLSTATE of the refusal, or that no foreign row came out; where the
+//! attack succeeds on row security written by hand, the test shows that first, so that it can fail.
+//!
+//! Rows that Foundation leaves to others, and hence have no test here:
+//!
+//! | rows | why | who |
+//! |---|---|---|
+//! | A24 A25 | in open mode whoever may run SQL may name a tenant, in a transaction of his own | Fence: a token only the application has |
+//! | A01 A02 without preload, before anything of ours ran in the connection | guc.c keeps no trace of the first value of a setting it does not know yet | `tenancy.set_tenant`, or session_preload_libraries |
+//! | A29 A31 A32 A33 A41, D22 D27 | what the last client of a pooled connection left there: held cursors, temporary tables, sequences, LISTEN | DISCARD ALL now, Fence later |
+//! | B03 B04 B07 B08 | superuser and BYPASSRLS pass every policy; `verify_context()` and `grant_usage` say so | Fence |
+//! | B14 B19 B24 B29 B30 B31 | materialized views, planted triggers, large objects, decoding, publications | Fence |
+//! | C05-C09 C19 C20 C26 | unique keys, sequences and locks that all tenants share | integrity |
+//! | D07-D11 D15-D20 D25 D26 | plans, statistics, activity, shared name spaces | Fence, documentation |
+//! | E01 E04 E05 E08 E09 E11 E12 E17-E27 E30 E31 E34 E36 | what an owner or superuser changes afterwards | Fence |
+
+// A test's root module looks for its modules beside itself, where tests/context.rs is another test.
+#[path = "attacks/context.rs"]
+mod context;
+#[path = "attacks/pins.rs"]
+mod pins;
+#[path = "attacks/stage.rs"]
+mod stage;
