@@ -8,18 +8,13 @@ use pg_tenancy_tests::{Cluster, Db, NASTY_NAMES, Shutdown, quote_ident, quote_li
 #[track_caller]
 fn complaint(work: impl FnOnce()) -> String {
     let panic = catch_unwind(AssertUnwindSafe(work)).expect_err("this was to panic");
-    *panic
-        .downcast::<String>()
-        .expect("panics here carry a formatted message")
+    *panic.downcast::<String>().expect("panics here carry a formatted message")
 }
 
 #[test]
 fn sees_compares_rows_order_and_null() {
     let admin = Db::bare().admin();
-    admin.sees(
-        "SELECT 1, true, NULL::text UNION ALL SELECT 2, false, ''",
-        &["1|t|NULL", "2|f|"],
-    );
+    admin.sees("SELECT 1, true, NULL::text UNION ALL SELECT 2, false, ''", &["1|t|NULL", "2|f|"]);
     assert!(complaint(|| admin.sees("VALUES (1), (2)", &["2", "1"])).contains("sees other rows"));
     assert!(complaint(|| admin.sees("VALUES (1)", &[])).contains("sees other rows"));
 }
@@ -47,13 +42,7 @@ fn notices_are_collected() {
     let admin = Db::bare().admin();
     admin.run("DO $$ BEGIN RAISE WARNING 'careful' USING ERRCODE = '01000'; END $$");
     let notices = admin.notices();
-    assert_eq!(
-        notices
-            .iter()
-            .map(|notice| notice.message())
-            .collect::<Vec<_>>(),
-        ["careful"]
-    );
+    assert_eq!(notices.iter().map(|notice| notice.message()).collect::<Vec<_>>(), ["careful"]);
     assert!(admin.notices().is_empty());
 }
 
@@ -79,9 +68,7 @@ fn a_database_goes_with_its_last_session_and_takes_its_roles_along() {
         quote_literal(role.name())
     );
     let session = db.login(&role);
-    db.admin().run(&format!(
-        "CREATE TABLE mine (); ALTER TABLE mine OWNER TO {role}"
-    ));
+    db.admin().run(&format!("CREATE TABLE mine (); ALTER TABLE mine OWNER TO {role}"));
     drop(db);
     superuser.sees(&gone, &["1|1"]);
     drop(session);
@@ -93,19 +80,12 @@ fn a_private_cluster_survives_a_restart_and_a_crash() {
     let cluster = Cluster::start(&[("max_connections", "17")]);
     let db = cluster.bare_db();
     db.admin().sees("SHOW max_connections", &["17"]);
-    db.admin()
-        .run("CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)");
+    db.admin().run("CREATE TABLE kept (n int); INSERT INTO kept VALUES (1)");
     for how in [Shutdown::Fast, Shutdown::Immediate] {
         cluster.restart(how);
         db.admin().sees("SELECT n FROM kept", &["1"]);
     }
-    assert!(
-        cluster
-            .log_text()
-            .contains("automatic recovery in progress"),
-        "{}",
-        cluster.log_text()
-    );
+    assert!(cluster.log_text().contains("automatic recovery in progress"), "{}", cluster.log_text());
     cluster.configure(&[("work_mem", "7MB")]);
     cluster.reload();
     db.admin().sees("SHOW work_mem", &["7MB"]);
@@ -115,8 +95,7 @@ fn a_private_cluster_survives_a_restart_and_a_crash() {
 fn a_standby_follows_and_refuses_writes() {
     let primary = Cluster::start(&[]);
     let db = primary.bare_db();
-    db.admin()
-        .run("CREATE TABLE followed (n int); INSERT INTO followed VALUES (1)");
+    db.admin().run("CREATE TABLE followed (n int); INSERT INTO followed VALUES (1)");
     let standby = primary.standby();
     db.admin().run("INSERT INTO followed VALUES (2)");
     standby.catch_up_with(&primary);
@@ -134,20 +113,11 @@ fn the_pooler_hands_one_server_connection_to_both_clients() {
     assert_eq!(one.pid(), two.pid());
     one.run("BEGIN");
     one.run("COMMIT");
-    assert_eq!(
-        one.pid(),
-        db.admin()
-            .value(&pid_of(role.name()))
-            .parse::<i32>()
-            .expect("a number")
-    );
+    assert_eq!(one.pid(), db.admin().value(&pid_of(role.name())).parse::<i32>().expect("a number"));
 }
 
 fn pid_of(role: &str) -> String {
-    format!(
-        "SELECT pid FROM pg_stat_activity WHERE usename = {}",
-        quote_literal(role)
-    )
+    format!("SELECT pid FROM pg_stat_activity WHERE usename = {}", quote_literal(role))
 }
 
 #[test]
@@ -157,10 +127,7 @@ fn two_tenants_share_a_table_and_each_call_is_a_transaction_of_one() {
     red.sees("SELECT item, tenant_id = red() FROM orders", &["secret|t"]);
     blue.sees("SELECT item FROM orders", &[]);
     blue.changes(0, "UPDATE orders SET item = 'taken'");
-    blue.refused(
-        "42501",
-        "INSERT INTO orders(tenant_id, item) VALUES (red(), 'forged')",
-    );
+    blue.refused("42501", "INSERT INTO orders(tenant_id, item) VALUES (red(), 'forged')");
     assert!(complaint(|| blue.run("SELECT 1/0")).contains("22012"));
     let counted = red.transaction(|session| {
         session.changes(1, "UPDATE orders SET item = 'changed'");
@@ -183,12 +150,6 @@ fn nasty_names_are_names_of_tables() {
     let admin = Db::bare().admin();
     for name in NASTY_NAMES {
         admin.run(&format!("CREATE TABLE {} ()", quote_ident(name)));
-        admin.sees(
-            &format!(
-                "SELECT relname FROM pg_class WHERE relname = {}",
-                quote_literal(name)
-            ),
-            &[name],
-        );
+        admin.sees(&format!("SELECT relname FROM pg_class WHERE relname = {}", quote_literal(name)), &[name]);
     }
 }

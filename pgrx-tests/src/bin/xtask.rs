@@ -12,7 +12,12 @@ use pg_tenancy_tests::{
 };
 
 #[derive(Parser)]
-#[command(name = "cargo xtask", about = "Sets up, tests and shows pg_tenancy", disable_help_subcommand = true)]
+#[command(
+    name = "xtask",
+    bin_name = "cargo xtask",
+    about = "Sets up, tests and shows pg_tenancy",
+    disable_help_subcommand = true
+)]
 struct Arguments {
     #[command(flatten)]
     server: Choice,

@@ -91,16 +91,15 @@ pub fn psql(choice: &Choice, arguments: &[String]) -> Result<()> {
     let server = if place.is_running() {
         server_of(&place, choice)?
     } else {
-        let lock = workspace::lock_servers()?;
-        let ready = setup::ready(choice)?;
-        if place.major() == Some(ready.server.major) {
-            step("starting the demo's server", || place.start(&ready.server))?;
+        let _lock = workspace::lock_servers()?;
+        let server = server_of(&place, choice)?;
+        if place.major() == Some(server.major) {
+            step("starting the demo's server", || place.start(&server))?;
         } else {
-            fresh(&ready, &place)?;
+            fresh(&setup::ready(choice)?, &place)?;
             place.session(DATABASE)?.run_or_tell("CREATE EXTENSION pg_tenancy")?;
         }
-        drop(lock);
-        ready.server
+        server
     };
     let mut command = Command::new(server.bindir.join("psql"));
     place.aim(&mut command, DATABASE);
