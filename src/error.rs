@@ -263,7 +263,7 @@ impl TenancyError {
             .detail("Codes of two tenants could compare as equal.")
             .hint("Change the column to a deterministic collation first."),
             E::RowsWithoutTenant { table, column, rows } => {
-                Face::new(NotNullViolation, format!("{} of {table} without a tenant in {column}", rows_of(*rows)))
+                Face::new(NotNullViolation, format!("table {table} has {} without a tenant in {column}", counted(*rows)))
                     .hint("Give them one with assign_existing_rows_to => '<tenant>', or protect the table with access => 'shared'.")
             }
             E::RowsOfUnknownTenants { table, column, rows, sample, key } => {
@@ -272,13 +272,13 @@ impl TenancyError {
                     KeyKind::Number => "tenancy.create_tenant(code, number => ...)",
                     KeyKind::Code => "tenancy.create_tenant(code)",
                 };
-                Face::new(ForeignKeyViolation, format!("{} of {table} of tenants that do not exist", rows_of(*rows)))
+                Face::new(ForeignKeyViolation, format!("table {table} has {} of tenants that do not exist", counted(*rows)))
                     .detail(format!("Values of {column} without a tenant: {sample}"))
                     .hint(format!("Provision them with {call} or correct the rows."))
             }
             E::CrossTenantRows { constraint, table, parent, rows } => Face::new(
                 ForeignKeyViolation,
-                format!("{} of {table} with a reference to another tenant's row in {parent}", rows_of(*rows)),
+                format!("table {table} has {} with a reference to another tenant's row in {parent}", counted(*rows)),
             )
             .detail(format!("Foreign key {constraint}."))
             .hint("Correct these rows, or call with foreign_keys => 'keep' and correct them later."),
@@ -307,8 +307,8 @@ impl TenancyError {
     }
 }
 
-fn rows_of(count: i64) -> String {
-    if count == 1 { "1 row".to_owned() } else { format!("{count} rows") }
+fn counted(rows: i64) -> String {
+    if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
 }
 
 impl fmt::Display for TenancyError {

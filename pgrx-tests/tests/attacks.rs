@@ -21,5 +21,7 @@
 mod context;
 #[path = "attacks/pins.rs"]
 mod pins;
+#[path = "attacks/privilege.rs"]
+mod privilege;
 #[path = "attacks/stage.rs"]
 mod stage;

@@ -58,17 +58,15 @@ pub fn protect(target: Oid, arguments: &Arguments<'_>) -> Result<(), TenancyErro
 }
 
 fn protect_as(target: Oid, request: &Request) -> Result<(), TenancyError> {
-    spi::undisturbed(|| {
-        let steps = plan_for(target, request, spi::Snapshot::Statement)?.1;
-        if steps.iter().all(|step| step.statement().is_none()) {
-            steps.iter().try_for_each(execute)?;
-            return Ok(());
-        }
-        lock(target)?;
-        let (before, steps) = plan_for(target, request, spi::Snapshot::Latest)?;
-        steps.iter().try_for_each(execute)?;
-        record(&before, request)
-    })
+    let plan = |view| spi::undisturbed(|| plan_for(target, request, view));
+    let (_, steps) = plan(spi::Snapshot::Statement)?;
+    if steps.iter().all(|step| step.statement().is_none()) {
+        return steps.iter().try_for_each(execute);
+    }
+    lock(target)?;
+    let (before, steps) = plan(spi::Snapshot::Latest)?;
+    steps.iter().try_for_each(execute)?;
+    spi::undisturbed(|| record(&before, request))
 }
 
 /// The steps that `protect` would take.
@@ -289,6 +287,14 @@ fn lock(target: Oid) -> Result<(), TenancyError> {
 }
 
 fn execute(step: &Step) -> Result<(), TenancyError> {
+    match step {
+        // It fires the user's triggers, which must find what their own search_path holds.
+        Step::AssignRows { .. } => spi::with_all_rows(|| carry_out(step)),
+        _ => spi::undisturbed(|| carry_out(step)),
+    }
+}
+
+fn carry_out(step: &Step) -> Result<(), TenancyError> {
     match (step, step.statement()) {
         (Step::CheckTenantPresent { table, column }, Some(sql)) => match count(&sql)? {
             0 => Ok(()),

@@ -89,10 +89,18 @@ fn unexpected(error: SpiError) -> TenancyError {
     TenancyError::Internal { what: format!("an internal statement failed: {error}") }
 }
 
+const PINNED_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
+const ALL_ROWS: (&CStr, &CStr) = (c"row_security", c"off");
+
 /// Runs `work` so that no object in the caller's search_path is met, and rows that row security would hide are an
 /// error rather than missing.
 pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
-    with_settings(&[(c"search_path", c"pg_catalog, pg_temp"), (c"row_security", c"off")], work)
+    with_settings(&[PINNED_PATH, ALL_ROWS], work)
+}
+
+/// Runs `work` so that rows which row security would hide are an error; the user's triggers meet their search_path.
+pub fn with_all_rows<T>(work: impl FnOnce() -> T) -> T {
+    with_settings(&[ALL_ROWS], work)
 }
 
 /// Runs `work` with settings in force that end with it, on error too (the transaction's abort restores them).
@@ -120,8 +128,8 @@ fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T 
     result
 }
 
-/// Runs `work` with the rights of the extension's owner, for the private tables, which no other role may write.
-/// Callers pin search_path (all doors that lead here do).
+/// Runs `work` with the rights of the extension's owner, for the private tables, which no other role may touch; no
+/// object in the caller's search_path is met.
 pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
     let owner =
         read(&Sql::text("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pg_tenancy'"), &[], |row| {

@@ -71,7 +71,7 @@ fn run(Arguments { server, task }: Arguments) -> Result<()> {
         Task::Demo => demo::run(&server),
         Task::Bench(options) => bench::run(&server, &options),
         Task::Psql { arguments } => demo::psql(&server, &arguments),
-        Task::Stop => demo::stop(&server),
+        Task::Stop => demo::stop(),
         Task::Package => package::run(&server),
     }
 }

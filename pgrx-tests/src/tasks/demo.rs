@@ -12,10 +12,9 @@ use super::{
     setup::{self, Ready},
 };
 use crate::{
-    cluster::data,
     names::quote_ident,
     progress::{paint, say, step},
-    server::{Choice, Server},
+    server::Choice,
     toolchain::Profile,
     workspace,
 };
@@ -48,38 +47,28 @@ pub fn run(choice: &Choice) -> Result<()> {
 }
 
 /// `cargo xtask stop`
-pub fn stop(choice: &Choice) -> Result<()> {
+pub fn stop() -> Result<()> {
     let place = Place::find()?;
-    if !place.is_running() {
-        say("the demo's server is not running");
-        return Ok(());
+    match place.server()? {
+        Some(server) if place.is_running() => place.stop(&server)?,
+        _ => {
+            say("the demo's server is not running");
+            return Ok(());
+        }
     }
-    place.stop(&server_of(&place, choice)?)?;
     say(format_args!("the demo's server has stopped; its data stay in {}", place.data().display()));
     Ok(())
 }
 
-/// The server that made the demo's data: the data of one major cannot be used by another.
-fn server_of(place: &Place, choice: &Choice) -> Result<Server> {
-    let asked = choice.pg.is_some() || choice.pg_config.is_some();
-    let choice = match place.major() {
-        Some(major) if !asked => Choice { pg: Some(major), pg_config: None },
-        _ => choice.clone(),
-    };
-    Server::choose(&choice)
-}
-
-/// A new cluster with the extension in database `demo`, whatever was there before.
+/// A new cluster with an empty database `demo`, whatever was there before.
 fn fresh(ready: &Ready, place: &Place) -> Result<()> {
     let Ready { server, toolchain } = ready;
     toolchain.install(server, Profile::Dev)?;
-    if place.major().is_some() {
-        place.stop(&server_of(place, &Choice::default())?)?;
-        workspace::remove(&place.data())?;
+    if let Some(before) = place.server()? {
+        place.stop(&before)?;
     }
     step("starting the demo's server", || {
-        data::initdb(server, &place.data())?;
-        data::write_settings(&place.data(), &place.sockets, data::FOR_TESTS)?;
+        place.make(server)?;
         place.start(server)?;
         place.session("postgres")?.run_or_tell(&format!("CREATE DATABASE {}", quote_ident(DATABASE)))
     })
@@ -88,18 +77,20 @@ fn fresh(ready: &Ready, place: &Place) -> Result<()> {
 /// `cargo xtask psql`: psql on the demo's database; without a demo, on a new one with the extension and nothing else.
 pub fn psql(choice: &Choice, arguments: &[String]) -> Result<()> {
     let place = Place::find()?;
-    let server = if place.is_running() {
-        server_of(&place, choice)?
-    } else {
-        let _lock = workspace::lock_servers()?;
-        let server = server_of(&place, choice)?;
-        if place.major() == Some(server.major) {
-            step("starting the demo's server", || place.start(&server))?;
-        } else {
-            fresh(&setup::ready(choice)?, &place)?;
-            place.session(DATABASE)?.run_or_tell("CREATE EXTENSION pg_tenancy")?;
+    let server = match place.server()? {
+        Some(server) => {
+            if !place.is_running() {
+                step("starting the demo's server", || place.start(&server))?;
+            }
+            server
         }
-        server
+        None => {
+            let _lock = workspace::lock_servers()?;
+            let ready = setup::ready(choice)?;
+            fresh(&ready, &place)?;
+            place.session(DATABASE)?.run_or_tell("CREATE EXTENSION pg_tenancy")?;
+            ready.server
+        }
     };
     let mut command = Command::new(server.bindir.join("psql"));
     place.aim(&mut command, DATABASE);

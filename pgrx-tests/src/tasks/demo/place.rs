@@ -1,6 +1,10 @@
 //! Where the demo's server lives, and its life: started by pg_ctl, because it outlives the command.
 
-use std::{path::PathBuf, process::Command};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -14,8 +18,8 @@ use crate::{
 
 /// `data/`, `log` and the socket below `target/demo`.
 pub struct Place {
-    pub folder: PathBuf,
-    pub sockets: PathBuf,
+    folder: PathBuf,
+    sockets: PathBuf,
 }
 
 impl Place {
@@ -30,9 +34,26 @@ impl Place {
         self.folder.join("data")
     }
 
-    /// The major that made the data, if there are any.
-    pub fn major(&self) -> Option<u32> {
-        std::fs::read_to_string(self.data().join("PG_VERSION")).ok()?.trim().parse().ok()
+    /// Whose data these are; the data of one server cannot be used by another major. `None` while there are none.
+    pub fn server(&self) -> Result<Option<Server>> {
+        match fs::read_to_string(self.maker()) {
+            Ok(pg_config) => Server::at(Path::new(&pg_config)).map(Some),
+            Err(error) if error.kind() == std::io::ErrorKind::NotFound => Ok(None),
+            Err(error) => Err(error).with_context(|| format!("cannot read {}", self.maker().display())),
+        }
+    }
+
+    fn maker(&self) -> PathBuf {
+        self.folder.join("pg_config")
+    }
+
+    /// A new empty cluster in place of what was there.
+    pub fn make(&self, server: &Server) -> Result<()> {
+        workspace::remove(&self.data())?;
+        data::initdb(server, &self.data())?;
+        data::write_settings(&self.data(), &self.sockets, data::FOR_TESTS)?;
+        let Some(pg_config) = server.pg_config.to_str() else { bail!("{} is no text", server.pg_config.display()) };
+        fs::write(self.maker(), pg_config).with_context(|| format!("cannot write {}", self.maker().display()))
     }
 
     pub fn is_running(&self) -> bool {
