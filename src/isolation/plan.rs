@@ -604,7 +604,8 @@ mod tests {
                  WITH CHECK ((tenant_id = tenancy_internal.writing_tenant_id()))",
                 "CREATE POLICY tenancy_isolation_delete ON public.orders AS RESTRICTIVE FOR DELETE \
                  USING (tenancy_internal.may_write())",
-                "CREATE POLICY tenancy_open ON public.orders USING (tenancy_internal.open_rows())",
+                "CREATE POLICY tenancy_open ON public.orders \
+                 USING ((tenancy_internal.open_rows() OR (tenant_id IS NULL)))",
                 "CREATE TRIGGER tenancy_truncate_guard BEFORE TRUNCATE ON public.orders FOR EACH STATEMENT \
                  EXECUTE FUNCTION tenancy_internal.refuse_truncate()",
                 "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY",

@@ -125,9 +125,15 @@ pub fn wanted(access: Access, column: &Ident, found: Option<&Column>, key: Optio
         }
     };
     if open {
+        // It names the tenant column to go with it, and open_rows() to go with the extension; both fold to true.
+        let using = match access {
+            Access::Reference => Sql::text("tenancy_internal.open_rows()"),
+            Access::Tenant | Access::Shared => {
+                Sql::text("(tenancy_internal.open_rows() OR (").ident(column).then(" IS NULL))")
+            }
+        };
         let command = if access == Access::Reference { 'r' } else { '*' };
-        let using = Some(Sql::text("tenancy_internal.open_rows()"));
-        specs.push(Spec { name: OPEN, is_permissive: true, command, using, check: None });
+        specs.push(Spec { name: OPEN, is_permissive: true, command, using: Some(using), check: None });
     }
     specs
 }
