@@ -19,9 +19,15 @@
 // A test's root module looks for its modules beside itself, where tests/context.rs is another test.
 #[path = "attacks/context.rs"]
 mod context;
+#[path = "attacks/drift.rs"]
+mod drift;
+#[path = "attacks/integrity.rs"]
+mod integrity;
 #[path = "attacks/pins.rs"]
 mod pins;
 #[path = "attacks/privilege.rs"]
 mod privilege;
+#[path = "attacks/side_channels.rs"]
+mod side_channels;
 #[path = "attacks/stage.rs"]
 mod stage;

@@ -36,6 +36,7 @@ impl Stage {
             "CREATE TABLE letters (id int PRIMARY KEY, tenant_id uuid NOT NULL, item text NOT NULL);
              CREATE TABLE naive (id int PRIMARY KEY, tenant text NOT NULL, item text NOT NULL);
              ALTER TABLE letters OWNER TO {owner};
+             GRANT USAGE ON SCHEMA tenancy TO {owner};
              SELECT tenancy.protect_table('letters');
              ALTER TABLE naive ENABLE ROW LEVEL SECURITY;
              CREATE POLICY naive ON naive USING (tenant = current_setting('naive.tenant', true));

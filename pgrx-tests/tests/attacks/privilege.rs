@@ -1,0 +1,334 @@
+//! THREATS (b): roles, rights and commands that row security forgets.
+
+use crate::stage::{Attacker, CANARY, MINE, Stage};
+use pg_tenancy_tests::{NASTY_NAMES, quote_ident, quote_literal};
+
+#[test]
+fn b01_b02_the_owner_is_bound_like_anybody() {
+    let stage = Stage::plain();
+    stage.db.admin().run(&format!("ALTER TABLE naive OWNER TO {}", stage.owner));
+    let owner = stage.db.login(&stage.owner);
+    owner.sees("SELECT item FROM naive ORDER BY id", &[MINE, CANARY]);
+
+    owner.refused("55000", "SELECT item FROM letters");
+    owner.begin_as("red");
+    owner.sees_only_red();
+    owner.changes(0, "UPDATE letters SET item = 'taken' WHERE id = 2");
+    owner.changes(0, "DELETE FROM letters WHERE id = 2");
+    owner.refused_inside("42501", &format!("INSERT INTO letters VALUES (3, '{}', 'forged')", stage.blue.id));
+}
+
+#[test]
+fn b05_b06_a_member_of_the_owner_is_bound() {
+    let stage = Stage::plain();
+    stage.db.admin().run(&format!("ALTER TABLE naive OWNER TO {0}; GRANT {0} TO {1}", stage.owner, stage.app));
+    let session = stage.login();
+    session.sees("SELECT item FROM naive ORDER BY id", &[MINE, CANARY]);
+    session.refused("55000", "SELECT item FROM letters");
+    session.begin_as("red");
+    session.sees_only_red();
+    session.run(&format!("SET LOCAL ROLE {}", stage.owner));
+    session.sees_only_red();
+    session.refused_inside("42501", "SELECT tenancy.set_tenant('blue')");
+    session.run("RESET ROLE");
+    session.sees_only_red();
+}
+
+#[test]
+fn b09_session_authorization_is_not_for_applications() {
+    let stage = Stage::plain();
+    let session = stage.as_red();
+    session.refused_inside("42501", &format!("SET SESSION AUTHORIZATION {}", stage.owner));
+    session.refused_inside("42501", &format!("SET ROLE {}", stage.owner));
+    session.sees_only_red();
+}
+
+#[test]
+fn b10_b12_definer_functions_and_views_of_the_owner_are_bound() {
+    let stage = Stage::plain();
+    let admin = stage.db.admin();
+    admin.run(&format!("ALTER TABLE naive OWNER TO {0}; GRANT CREATE ON SCHEMA public TO {0}", stage.owner));
+    let owner = stage.db.login(&stage.owner);
+    for table in ["letters", "naive"] {
+        owner.run(&format!(
+            "CREATE FUNCTION search_{table}() RETURNS SETOF text LANGUAGE sql SECURITY DEFINER
+                 AS 'SELECT item FROM {table} ORDER BY id';
+             CREATE FUNCTION slow_{table}() RETURNS SETOF text LANGUAGE plpgsql SECURITY DEFINER
+                 AS 'BEGIN RETURN QUERY SELECT item FROM {table} ORDER BY id; END';
+             CREATE VIEW all_{table} AS SELECT id, item FROM {table};
+             GRANT SELECT, UPDATE ON all_{table} TO {}",
+            stage.app
+        ));
+    }
+    let session = stage.login();
+    for naive in ["SELECT search_naive()", "SELECT slow_naive()", "SELECT item FROM all_naive ORDER BY id"] {
+        session.sees(naive, &[MINE, CANARY]);
+    }
+    session.begin_as("red");
+    for letters in ["SELECT search_letters()", "SELECT slow_letters()", "SELECT item FROM all_letters ORDER BY id"] {
+        session.sees(letters, &[MINE]);
+    }
+    session.changes(0, "UPDATE all_letters SET item = 'taken' WHERE id = 2");
+    session.run("COMMIT");
+    session.refused("55000", "SELECT search_letters()");
+    session.refused("55000", "SELECT item FROM all_letters");
+}
+
+#[test]
+fn b16_b17_row_security_off_raises_rather_than_shows() {
+    let stage = Stage::plain();
+    for role in [&stage.app, &stage.owner] {
+        let session = stage.db.login(role);
+        session.begin_as("red");
+        session.run("SET LOCAL row_security = off");
+        session.refused_inside("42501", "SELECT item FROM letters");
+        session.refused_inside("42501", "COPY letters TO STDOUT");
+        session.refused_inside("42501", "TRUNCATE letters");
+    }
+}
+
+#[test]
+fn b18_truncate_is_refused_to_whom_row_security_binds() {
+    let stage = Stage::plain();
+    let admin = stage.db.admin();
+    admin.run(&format!(
+        "CREATE TABLE folders (id int PRIMARY KEY);
+         CREATE TABLE pages (id int, folder int REFERENCES folders, tenant_id uuid NOT NULL);
+         ALTER TABLE folders OWNER TO {0};
+         ALTER TABLE pages OWNER TO {0};
+         SELECT tenancy.protect_table('pages');
+         GRANT TRUNCATE ON letters, naive, folders, pages TO {1}",
+        stage.owner, stage.app
+    ));
+    let session = stage.as_red();
+    session.run("TRUNCATE naive");
+    for truncate in ["TRUNCATE letters", "TRUNCATE naive, letters", "TRUNCATE folders CASCADE", "TRUNCATE ONLY letters"]
+    {
+        let refusal = session.refused_inside("42501", truncate);
+        assert!(refusal.hint().is_some(), "{refusal:?}");
+    }
+    stage.db.login(&stage.owner).refused("42501", "TRUNCATE letters");
+    // Whom row security does not bind may: a superuser restoring data, for one.
+    admin.run("TRUNCATE letters");
+}
+
+#[test]
+fn b20_reading_all_data_does_not_lift_row_security() {
+    let stage = Stage::plain();
+    if stage.db.cluster().major() < 14 {
+        return; // the role is new in 14
+    }
+    stage.db.admin().run(&format!("GRANT pg_read_all_data, pg_write_all_data TO {}", stage.app));
+    let session = stage.login();
+    session.refused("55000", "SELECT item FROM letters");
+    session.begin_as("red");
+    session.sees_only_red();
+    session.changes(0, "DELETE FROM letters WHERE id = 2");
+    session.refused_inside("42501", "TRUNCATE letters");
+    // The registry shows a tenant only itself, to such a role too.
+    session.sees("SELECT code FROM tenancy.tenants", &["red"]);
+    session.refused_inside("42501", "INSERT INTO tenancy.tenants (code, name) VALUES ('green', 'green')");
+    session.changes(0, "UPDATE tenancy.tenants SET status = 'active' WHERE code = 'blue'");
+}
+
+#[test]
+fn b22_b23_copy_follows_the_policy() {
+    let stage = Stage::plain();
+    let session = stage.as_red();
+    for copy in ["COPY letters (item) TO STDOUT", "COPY (SELECT item FROM letters) TO STDOUT"] {
+        let mut out = String::new();
+        std::io::Read::read_to_string(&mut session.client().copy_out(copy).expect("COPY out works"), &mut out)
+            .expect("text");
+        assert_eq!(out, format!("{MINE}\n"));
+    }
+    session.refused_inside("0A000", "COPY letters FROM STDIN");
+    session.refused_inside("0A000", "COPY letters (id, item) FROM STDIN WITH (FREEZE)");
+}
+
+#[test]
+fn b25_an_application_changes_nothing_of_the_protection() {
+    let stage = Stage::plain();
+    let session = stage.as_red();
+    for change in [
+        "ALTER TABLE letters DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE letters NO FORCE ROW LEVEL SECURITY",
+        "DROP POLICY tenancy_isolation ON letters",
+        "ALTER POLICY tenancy_isolation ON letters USING (true)",
+        "CREATE POLICY all_rows ON letters USING (true)",
+        "DROP TRIGGER tenancy_truncate_guard ON letters",
+        "ALTER TABLE letters DISABLE TRIGGER tenancy_truncate_guard",
+        "ALTER TABLE letters OWNER TO CURRENT_USER",
+        "ALTER TABLE letters ALTER COLUMN tenant_id DROP DEFAULT",
+        "ALTER TABLE letters RENAME TO other",
+        "CREATE INDEX ON letters (item)",
+        "CREATE RULE all_rows AS ON UPDATE TO letters DO ALSO NOTHING",
+        "CREATE TRIGGER tap AFTER INSERT ON letters EXECUTE FUNCTION suppress_redundant_updates_trigger()",
+        "CREATE OR REPLACE FUNCTION tenancy.current_tenant_id() RETURNS uuid LANGUAGE sql AS 'SELECT NULL::uuid'",
+        "ALTER FUNCTION tenancy.current_tenant_id() RENAME TO other",
+        "DROP FUNCTION tenancy.current_tenant_id()",
+        "CREATE FUNCTION tenancy.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE FUNCTION tenancy_internal.mine() RETURNS int LANGUAGE sql AS 'SELECT 1'",
+        "CREATE OR REPLACE FUNCTION tenancy_internal.open_rows() RETURNS boolean LANGUAGE sql AS 'SELECT true'",
+        "DROP EXTENSION pg_tenancy CASCADE",
+        "ALTER EXTENSION pg_tenancy DROP FUNCTION tenancy.current_tenant_id()",
+        "ALTER EVENT TRIGGER tenancy_close_before_drop DISABLE",
+        "SELECT tenancy.unprotect_table('letters')",
+        "SELECT tenancy.protect_table('naive')",
+        "SELECT tenancy.grant_admin(current_user::regrole)",
+        "SELECT tenancy_internal.writing_tenant_id()",
+        "SELECT * FROM tenancy_internal.protected_tables",
+        "SELECT * FROM tenancy.protected_tables",
+        "INSERT INTO tenancy.plans (name) VALUES ('mine')",
+        "INSERT INTO tenancy.tenants (code, name) VALUES ('green', 'green')",
+        "UPDATE tenancy.tenants SET status = 'active'",
+        "DELETE FROM tenancy.tenants",
+        "TRUNCATE tenancy.tenants",
+        "SELECT nextval('tenancy.tenants_number_seq')",
+    ] {
+        session.refused_inside("42501", change);
+    }
+    session.sees_only_red();
+}
+
+#[test]
+fn b25_names_of_ones_own_do_not_reach_into_the_policy() {
+    let stage = Stage::plain();
+    let admin = stage.db.admin();
+    // An operator that says yes to everything, and fits a varchar column better than the system's.
+    stage.login().run(
+        "CREATE FUNCTION yes(varchar, text) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE OPERATOR public.= (LEFTARG = varchar, RIGHTARG = text, FUNCTION = yes);
+         CREATE FUNCTION yes(uuid, uuid) RETURNS boolean LANGUAGE sql IMMUTABLE AS 'SELECT true';
+         CREATE OPERATOR public.= (LEFTARG = uuid, RIGHTARG = uuid, FUNCTION = yes)",
+    );
+    admin.run(&format!(
+        "SET search_path = public, pg_catalog;
+         CREATE TABLE notes (tenant_code varchar(20) NOT NULL, item text);
+         ALTER TABLE notes OWNER TO {};
+         INSERT INTO notes VALUES ('red', 'mine'), ('blue', 'secret');
+         SELECT tenancy.protect_table('notes', 'tenant_code');
+         GRANT SELECT ON notes TO {}",
+        stage.owner, stage.app
+    ));
+    let session = stage.login();
+    session.run("SET search_path = public, pg_catalog");
+    session.begin_as("red");
+    session.sees("SELECT item FROM notes", &["mine"]);
+    session.sees_only_red();
+}
+
+#[test]
+fn b27_a_second_role_without_a_tenant_sees_nothing() {
+    let stage = Stage::plain();
+    // Nothing was granted to it but the table.
+    let ops = stage.db.role("ops", "");
+    stage.db.admin().run(&format!("GRANT SELECT ON letters TO {ops}"));
+    let session = stage.db.login(&ops);
+    session.refused("55000", "SELECT item FROM letters");
+    session.run("BEGIN; SET LOCAL app.current_tenant_id = 'red'");
+    session.sees_only_red();
+    // The functions of the schema need usage, which grant_usage gives.
+    session.refused("42501", "SELECT tenancy.set_tenant('red')");
+}
+
+#[test]
+fn a_tenant_sees_only_itself_in_the_registry() {
+    let stage = Stage::plain();
+    let session = stage.as_red();
+    session.sees("SELECT code, name FROM tenancy.tenants", &["red|red"]);
+    session.sees("SELECT count(*) FROM tenancy.tenants WHERE code = 'blue' OR id IS NOT NULL", &["1"]);
+    session.run(
+        "CREATE FUNCTION pg_temp.tell(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001
+             AS $$ BEGIN RAISE NOTICE 'told: %', $1; RETURN true; END $$",
+    );
+    session.run("SELECT FROM tenancy.tenants WHERE pg_temp.tell(code)");
+    let told: Vec<String> = session.notices().iter().map(|notice| notice.message().to_owned()).collect();
+    assert_eq!(told, ["told: red"]);
+    session.run("COMMIT");
+    session.refused("55000", "SELECT code FROM tenancy.tenants");
+}
+
+#[test]
+fn nobody_tampers_with_the_registry_by_hand() {
+    let stage = Stage::plain();
+    let superuser = stage.db.admin();
+    for (tampering, says) in [
+        ("UPDATE tenancy.tenants SET id = gen_random_uuid() WHERE code = 'red'", "keys"),
+        ("UPDATE tenancy.tenants SET number = 4711 WHERE code = 'red'", "keys"),
+        ("UPDATE tenancy.tenants SET code = 'green' WHERE code = 'red'", "keys"),
+        ("DELETE FROM tenancy.tenants WHERE code = 'red'", "removed"),
+        ("TRUNCATE tenancy.tenants", "truncated"),
+    ] {
+        let refusal = superuser.refused("42501", tampering);
+        assert!(refusal.message().contains(says) && refusal.hint().is_some(), "{refusal:?}");
+    }
+    superuser.refused("23514", "INSERT INTO tenancy.tenants (code, name) VALUES ('42', 'looks like a number')");
+    superuser.refused("23514", "UPDATE tenancy.tenants SET status = 'closed'");
+    // What may be changed by hand reaches the other sessions as the functions' changes do.
+    let session = stage.as_red();
+    session.run("COMMIT");
+    superuser.run("UPDATE tenancy.tenants SET status = 'suspended' WHERE code = 'red'");
+    session.refused("55000", "SELECT tenancy.set_tenant('red')");
+}
+
+#[test]
+fn grant_usage_refuses_roles_that_can_get_past_row_security_and_says_how() {
+    let stage = Stage::plain();
+    let (db, admin) = (&stage.db, stage.db.admin());
+    let refused = |role: &pg_tenancy_tests::Role, says: &[&str]| {
+        let refusal = admin
+            .refused("42501", &format!("SELECT tenancy.grant_usage({}::regrole)", quote_literal(&role.to_string())));
+        let detail = refusal.detail().unwrap_or_default();
+        for word in says {
+            assert!(detail.contains(word), "\"{word}\" is missing in: {detail}");
+        }
+    };
+    for (attribute, says) in
+        [("SUPERUSER", "is a superuser"), ("BYPASSRLS", "BYPASSRLS"), ("REPLICATION", "REPLICATION")]
+    {
+        let role = db.role("strong", attribute);
+        if attribute == "SUPERUSER" {
+            admin.refused("42501", &format!("SELECT tenancy.grant_usage('{role}')"));
+        } else {
+            refused(&role, &[says]);
+        }
+        // One step and two steps away, whether it is inherited or needs SET ROLE.
+        for inherit in ["INHERIT", "NOINHERIT"] {
+            let (near, far) = (db.role("near", inherit), db.role("far", inherit));
+            admin.run(&format!("GRANT {role} TO {near}; GRANT {near} TO {far}"));
+            refused(&near, &[says, &format!("{} -> {}", near.name(), role.name())]);
+            refused(&far, &[says, &format!("{} -> {} -> {}", far.name(), near.name(), role.name())]);
+        }
+    }
+    if db.cluster().major() < 16 {
+        refused(&db.role("creator", "CREATEROLE"), &["CREATEROLE"]);
+    }
+    let reader = db.role("reader", "");
+    admin.run(&format!("GRANT pg_read_server_files TO {reader}"));
+    refused(&reader, &["pg_read_server_files"]);
+    db.login(&reader).refused("42501", "SELECT tenancy.set_tenant('red')");
+    refused(&stage.owner, &["owns", "letters"]);
+    let deputy = db.role("deputy", "");
+    admin.run(&format!("GRANT {} TO {deputy}", stage.owner));
+    refused(&deputy, &["owns", "letters", "->"]);
+}
+
+#[test]
+fn grant_usage_takes_roles_of_any_name_and_gives_no_more_than_needed() {
+    let stage = Stage::plain();
+    let admin = stage.db.admin();
+    for name in NASTY_NAMES {
+        let role = stage.db.application(name);
+        admin.run(&format!("GRANT SELECT ON letters TO {role}"));
+        let session = stage.db.login(&role);
+        session.begin_as("red");
+        session.sees_only_red();
+        session.refused_inside("42501", "SELECT tenancy.create_tenant('x')");
+        session.refused_inside("42501", "SELECT tenancy.switch_tenant('blue')");
+        session.run("COMMIT");
+        admin.run(&format!("SELECT tenancy.revoke_usage({}::regrole)", quote_literal(&quote_ident(role.name()))));
+        session.refused("42501", "SELECT tenancy.set_tenant('red')");
+    }
+    admin.refused("42704", "SELECT tenancy.grant_usage(0::oid::regrole)");
+    admin.refused("22023", "SELECT tenancy.grant_usage(NULL)");
+}
