@@ -1,0 +1,142 @@
+//! On a hot standby tenants read their own rows, and what the primary decides about a tenant counts there too.
+
+use pg_tenancy_tests::{Cluster, Db, Role, Tenant};
+
+/// A primary with a protected table `orders` and a row each of two tenants, and its standby.
+struct Pair {
+    primary: Cluster,
+    standby: Cluster,
+    db: Db,
+    app: Role,
+    red: Tenant,
+    blue: Tenant,
+}
+
+impl Pair {
+    fn new(settings: &[(&str, &str)]) -> Self {
+        let primary = Cluster::start(settings);
+        let db = primary.db();
+        let (app, red, blue) = (db.application("app"), db.tenant("red"), db.tenant("blue"));
+        db.admin().run(
+            "CREATE TABLE orders (tenant_id uuid NOT NULL, item text NOT NULL); SELECT tenancy.protect_table('orders')",
+        );
+        db.admin().run(&format!("GRANT SELECT, INSERT ON orders TO {app}"));
+        for tenant in [&red, &blue] {
+            db.enter(&app, tenant).run(&format!("INSERT INTO orders (item) VALUES ('{}')", tenant.code));
+        }
+        let standby = primary.standby();
+        standby.catch_up_with(&primary);
+        Self { primary, standby, db, app, red, blue }
+    }
+
+    /// The database on the standby.
+    fn image(&self) -> Db {
+        self.db.on(&self.standby)
+    }
+
+    /// Runs it on the primary as superuser and waits until the standby has it.
+    #[track_caller]
+    fn decide(&self, sql: &str) {
+        self.db.admin().run(sql);
+        self.standby.catch_up_with(&self.primary);
+    }
+}
+
+#[test]
+fn a_standby_is_isolated_as_its_primary_is() {
+    let pair = Pair::new(&[]);
+    let image = pair.image();
+    for tenant in [&pair.red, &pair.blue] {
+        let client = image.enter(&pair.app, tenant);
+        client.sees("SELECT item FROM orders", &[&tenant.code]);
+        client.sees("SELECT tenancy.current_tenant_code()", &[&tenant.code]);
+        client.refused("25006", "INSERT INTO orders (item) VALUES ('written')");
+        client.session().refused("55000", "SELECT item FROM orders");
+    }
+    let session = image.login(&pair.app);
+    session.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    session.refused("42501", "SET LOCAL app.current_tenant_id = 'blue'");
+    session.run("ROLLBACK");
+    session.refused("42704", "SELECT tenancy.set_tenant('nobody')");
+}
+
+#[test]
+fn all_that_only_reads_works_on_a_standby() {
+    let pair = Pair::new(&[]);
+    let client = pair.image().enter(&pair.app, &pair.red);
+    client.transaction(|session| {
+        session.sees("SELECT tenancy.has_tenant(), tenancy.is_admin()", &["t|f"]);
+        session.sees("SELECT tenant_code, is_bound, problem FROM tenancy.verify_context()", &["red|t|NULL"]);
+        session.run("SELECT tenancy.assert_tenant('red')");
+        session.sees("SELECT code FROM tenancy.tenants", &["red"]);
+        session.run("SELECT tenancy.clear_tenant()");
+    });
+    let admin = pair.image().admin();
+    admin.sees("SELECT relation, is_enforced FROM tenancy.protected_tables", &["orders|t"]);
+    admin.sees("SELECT tenancy.find_tenant('blue') IS NOT NULL", &["t"]);
+    admin.run("SELECT * FROM tenancy.plan_protection('orders')");
+    admin.run("BEGIN; SELECT tenancy.switch_tenant('red'); SELECT tenancy.switch_tenant('blue'); COMMIT");
+}
+
+#[test]
+fn reading_assigns_no_transaction_id() {
+    let pair = Pair::new(&[]);
+    let client = pair.db.enter(&pair.app, &pair.red);
+    client.transaction(|session| {
+        session.run(
+            "SELECT item FROM orders; SELECT * FROM tenancy.verify_context(); SELECT tenancy.assert_tenant('red')",
+        );
+        session.run("SELECT tenancy.has_tenant(), tenancy.current_tenant_id(), tenancy.current_tenant_number()");
+        session.sees("SELECT pg_current_xact_id_if_assigned() IS NULL", &["t"]);
+        session.run("INSERT INTO orders (item) VALUES ('red')");
+        session.sees("SELECT pg_current_xact_id_if_assigned() IS NULL", &["f"]);
+    });
+}
+
+#[test]
+fn a_suspension_on_the_primary_reaches_open_sessions_of_the_standby() {
+    let pair = Pair::new(&[]);
+    let (red, blue) = (pair.image().enter(&pair.app, &pair.red), pair.image().enter(&pair.app, &pair.blue));
+    red.sees("SELECT item FROM orders", &["red"]);
+    pair.decide("SELECT tenancy.suspend_tenant('red', 'unpaid')");
+    red.refused_entry("55000");
+    blue.sees("SELECT item FROM orders", &["blue"]);
+    pair.decide("SELECT tenancy.resume_tenant('red')");
+    red.sees("SELECT item FROM orders", &["red"]);
+}
+
+#[test]
+fn a_transaction_under_way_on_the_standby_meets_the_suspension_too() {
+    let pair = Pair::new(&[]);
+    let session = pair.image().login(&pair.app);
+    session.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    session.sees("SELECT item FROM orders", &["red"]);
+    pair.decide("SELECT tenancy.suspend_tenant('red')");
+    session.refused("55000", "SELECT item FROM orders");
+}
+
+#[test]
+fn a_new_tenant_is_known_to_sessions_that_were_told_there_is_none() {
+    let pair = Pair::new(&[]);
+    let session = pair.image().login(&pair.app);
+    session.refused("42704", "SELECT tenancy.set_tenant('green')");
+    pair.decide("SELECT tenancy.create_tenant('green')");
+    session.run("BEGIN; SELECT tenancy.set_tenant('green')");
+    session.sees("SELECT item FROM orders", &[]);
+    session.run("COMMIT");
+}
+
+#[test]
+fn a_promoted_standby_goes_on_with_the_same_isolation() {
+    let pair = Pair::new(&[("shared_preload_libraries", "pg_tenancy")]);
+    let image = pair.image();
+    image.admin().sees("SELECT loaded_by FROM tenancy.verify_context()", &["shared_preload_libraries"]);
+    let (red, blue) = (image.enter(&pair.app, &pair.red), image.enter(&pair.app, &pair.blue));
+    red.sees("SELECT item FROM orders", &["red"]);
+    pair.standby.superuser().sees("SELECT pg_promote(true, 60)", &["t"]);
+    red.run("INSERT INTO orders (item) VALUES ('after')");
+    red.sees("SELECT item FROM orders ORDER BY 1", &["after", "red"]);
+    blue.sees("SELECT item FROM orders", &["blue"]);
+    image.admin().run("SELECT tenancy.suspend_tenant('red')");
+    red.refused_entry("55000");
+}
