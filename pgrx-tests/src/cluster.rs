@@ -9,15 +9,16 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result, bail};
+use anyhow::{Context, Result, anyhow, bail};
 use postgres::Config;
 
 use crate::{
+    blame::must,
     db::Db,
     names::quote_ident,
     process::{self, Guarded},
     server::Server,
-    session::Session,
+    session::{Session, describe},
 };
 
 /// Names the socket; nothing listens on TCP.
@@ -73,6 +74,7 @@ enum Template {
 
 impl Cluster {
     /// The cluster that `cargo xtask test` started for this run.
+    #[track_caller]
     pub fn shared() -> Self {
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         SHARED
@@ -89,13 +91,15 @@ impl Cluster {
     }
 
     /// A cluster of the test's own, for what the shared one must not have: `shared_preload_libraries`, a restart, a crash.
+    #[track_caller]
     pub fn start(settings: &[(&str, &str)]) -> Self {
-        Self::launch(&Self::server_of_this_run(), settings).unwrap_or_else(|error| panic!("{error:#}"))
+        must(Self::launch(&Self::server_of_this_run(), settings))
     }
 
+    #[track_caller]
     fn server_of_this_run() -> Server {
         let pg_config = from_environment(environment::PG_CONFIG);
-        Server::at(Path::new(&pg_config)).unwrap_or_else(|error| panic!("{error:#}"))
+        must(Server::at(Path::new(&pg_config)))
     }
 
     /// A cluster on `server`, empty but for what initdb makes.
@@ -141,27 +145,30 @@ impl Cluster {
     }
 
     /// Stops the server and starts it again on the same data.
+    #[track_caller]
     pub fn restart(&self, how: Shutdown) {
         self.stop(how);
-        self.power_on().unwrap_or_else(|error| panic!("{error:#}"));
+        must(self.power_on());
     }
 
     /// Stops the server and leaves its data; `restart` brings it back.
+    #[track_caller]
     pub fn stop(&self, how: Shutdown) {
         let signal = match how {
             Shutdown::Fast => "INT",
             Shutdown::Immediate => "QUIT",
         };
-        let own = self.own().unwrap_or_else(|error| panic!("{error:#}"));
+        let own = must(self.own());
         if let Some(mut running) = own.process.lock().expect("nobody panics holding it").take() {
-            running.stop(signal).unwrap_or_else(|error| panic!("{error:#}"));
+            must(running.stop(signal));
         }
     }
 
     /// Adds settings to postgresql.conf; `reload` or `restart` makes them count.
+    #[track_caller]
     pub fn configure(&self, settings: &[(&str, &str)]) {
         let done = self.own().and_then(|own| data::configure(&own.folder, settings));
-        done.unwrap_or_else(|error| panic!("{error:#}"));
+        must(done);
     }
 
     /// Makes the server read its configuration again.
@@ -187,8 +194,9 @@ impl Cluster {
     }
 
     /// PGDATA of a cluster that this process started.
+    #[track_caller]
     pub fn data(&self) -> PathBuf {
-        self.own().unwrap_or_else(|error| panic!("{error:#}")).folder.data()
+        must(self.own()).folder.data()
     }
 
     /// What the server has written so far.
@@ -196,6 +204,7 @@ impl Cluster {
         std::fs::read_to_string(self.log()).unwrap_or_default()
     }
 
+    #[track_caller]
     fn log(&self) -> PathBuf {
         match &self.0.own {
             Some(own) => own.folder.log(),
@@ -213,8 +222,9 @@ impl Cluster {
     }
 
     /// One of the server's programs (`psql`, `pg_dump`), aimed at this cluster, run by the server's system user.
+    #[track_caller]
     pub fn program(&self, name: &str) -> std::process::Command {
-        let mut command = self.0.server.program(name).unwrap_or_else(|error| panic!("{error:#}"));
+        let mut command = must(self.0.server.program(name));
         command.envs(self.libpq_environment());
         command
     }
@@ -236,8 +246,9 @@ impl Cluster {
     }
 
     /// A superuser's session on the maintenance database.
+    #[track_caller]
     pub fn superuser(&self) -> Session {
-        self.open(SUPERUSER, "postgres").unwrap_or_else(|error| panic!("{error:#}"))
+        must(self.open(SUPERUSER, "postgres"))
     }
 
     /// A database of unique name with the extension in it, dropped with the last handle to it.
@@ -251,8 +262,9 @@ impl Cluster {
         Db::create(self.clone(), None)
     }
 
+    #[track_caller]
     fn prepare_template(&self) {
-        self.try_prepare_template().unwrap_or_else(|error| panic!("{error:#}"));
+        must(self.try_prepare_template());
     }
 
     /// `CREATE EXTENSION` once; a copy of that database takes a fraction of the time.
@@ -268,9 +280,11 @@ impl Cluster {
         Ok(())
     }
 
+    #[track_caller]
     fn open(&self, role: &str, database: &str) -> Result<Session> {
-        Session::open(self.config(role, database))
-            .with_context(|| format!("cannot connect in {} as {role} to {database}", self.0.sockets.display()))
+        Session::open(self.config(role, database)).map_err(|error| {
+            anyhow!("cannot connect in {} as {role} to {database}: {}", self.0.sockets.display(), describe(&error))
+        })
     }
 }
 

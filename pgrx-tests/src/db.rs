@@ -8,9 +8,10 @@ use std::{
 use postgres::{Config, Error};
 
 use crate::{
+    blame::must,
     cluster::{Cluster, SUPERUSER},
     names::{quote_ident, unique},
-    session::Session,
+    session::{Session, describe},
 };
 
 /// A handle; clones and sessions share the database, which goes with the last of them, and its roles with it.
@@ -83,11 +84,13 @@ impl Db {
     }
 
     /// A new session of the superuser.
+    #[track_caller]
     pub fn admin(&self) -> Session {
-        self.try_login_as(SUPERUSER, |_| {}).unwrap_or_else(|error| panic!("{error}"))
+        must(self.try_login_as(SUPERUSER, |_| {}).map_err(|error| describe(&error)))
     }
 
     /// A login role of a name that no other test has; `attributes` as in CREATE ROLE ("BYPASSRLS", or "").
+    #[track_caller]
     pub fn role(&self, name_hint: &str, attributes: &str) -> Role {
         let role = Role { name: unique(name_hint) };
         self.admin().run(&format!("CREATE ROLE {role} LOGIN {attributes}"));
@@ -98,7 +101,7 @@ impl Db {
     /// A new session of that role.
     #[track_caller]
     pub fn login(&self, role: &Role) -> Session {
-        self.try_login(role, |_| {}).unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
+        must(self.try_login(role, |_| {}).map_err(|error| format!("{role} cannot log in: {}", describe(&error))))
     }
 
     /// A new session with changed connection parameters (`config.options("-c ...")`), which the server may refuse.
@@ -134,7 +137,7 @@ impl Drop for Inner {
             Ok(superuser) => {
                 for statement in statements {
                     if let Err(error) = superuser.try_run(&statement) {
-                        eprintln!("{statement}: {}", crate::session::describe(&error));
+                        eprintln!("{statement}: {}", describe(&error));
                     }
                 }
             }

@@ -4,6 +4,7 @@
 //! The second is what a test says: [`Cluster`], [`Db`], [`Role`], [`Session`], [`TenantSession`].
 //! `tasks` joins them into `cargo xtask`.
 
+mod blame;
 pub mod cluster;
 pub mod db;
 pub mod names;

@@ -6,11 +6,12 @@ use anyhow::{Context, Result, bail};
 use postgres::{Config, Error};
 
 use crate::{
+    blame::must,
     cluster::{Cluster, PORT, SUPERUSER, data::Folder},
     db::{Db, Role},
     packages,
     process::{self, Guarded, find_program},
-    session::Session,
+    session::{Session, describe},
 };
 
 /// A running pooler. The roles that may pass are those that exist when it starts.
@@ -24,8 +25,9 @@ pub struct Pooler {
 impl Db {
     /// PgBouncer in transaction mode with one server connection per role, so that clients are sure to share it;
     /// `settings` go into `[pgbouncer]` after ours (`("pool_mode", "session")`).
+    #[track_caller]
     pub fn pgbouncer(&self, settings: &[(&str, &str)]) -> Pooler {
-        Pooler::start(self, settings).unwrap_or_else(|error| panic!("{error:#}"))
+        must(Pooler::start(self, settings))
     }
 }
 
@@ -56,7 +58,7 @@ impl Pooler {
     /// A client's session through the pooler.
     #[track_caller]
     pub fn login(&self, role: &Role) -> Session {
-        self.try_login(role, |_| {}).unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
+        must(self.try_login(role, |_| {}).map_err(|error| format!("{role} cannot log in: {}", describe(&error))))
     }
 
     pub fn try_login(&self, role: &Role, adjust: impl FnOnce(&mut Config)) -> Result<Session, Error> {

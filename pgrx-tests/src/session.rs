@@ -47,7 +47,7 @@ impl Session {
     /// Runs it; it must succeed.
     #[track_caller]
     pub fn run(&self, sql: &str) {
-        self.try_run(sql).unwrap_or_else(|error| self.fail(sql, &error));
+        self.must(sql, self.try_run(sql));
     }
 
     pub fn try_run(&self, sql: &str) -> Result<(), Error> {
@@ -62,7 +62,7 @@ impl Session {
     /// Rows of a statement with parameters (extended protocol).
     #[track_caller]
     pub fn query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Vec<Row> {
-        self.try_query(sql, parameters).unwrap_or_else(|error| self.fail(sql, &error))
+        self.must(sql, self.try_query(sql, parameters))
     }
 
     pub fn try_query(&self, sql: &str, parameters: &[&(dyn ToSql + Sync)]) -> Result<Vec<Row>, Error> {
@@ -72,7 +72,7 @@ impl Session {
     /// Rows as text: columns joined by `|`, a boolean `t` or `f`, NULL as `NULL`.
     #[track_caller]
     pub fn rows(&self, sql: &str) -> Vec<String> {
-        self.try_rows(sql).unwrap_or_else(|error| self.fail(sql, &error))
+        self.must(sql, self.try_rows(sql))
     }
 
     pub fn try_rows(&self, sql: &str) -> Result<Vec<String>, Error> {
@@ -104,7 +104,7 @@ impl Session {
     /// It succeeds and its last statement touches `expected` rows.
     #[track_caller]
     pub fn changes(&self, expected: u64, sql: &str) {
-        let changed = self.try_change(sql).unwrap_or_else(|error| self.fail(sql, &error));
+        let changed = self.must(sql, self.try_change(sql));
         assert_eq!(changed, expected, "rows changed by {}\n  with: {sql}", self.who);
     }
 
@@ -144,9 +144,13 @@ impl Session {
         &self.who
     }
 
+    /// Not `unwrap_or_else`: `track_caller` does not reach through a closure, and the panic would point here.
     #[track_caller]
-    pub(crate) fn fail(&self, sql: &str, error: &Error) -> ! {
-        panic!("{} failed\n  with: {sql}\n  {}", self.who, describe(error))
+    fn must<T>(&self, sql: &str, outcome: Result<T, Error>) -> T {
+        match outcome {
+            Ok(done) => done,
+            Err(error) => panic!("{} failed\n  with: {sql}\n  {}", self.who, describe(&error)),
+        }
     }
 }
 

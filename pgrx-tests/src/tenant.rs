@@ -27,6 +27,7 @@ impl Db {
     }
 
     /// A login role that may use the extension, as an application's.
+    #[track_caller]
     pub fn application(&self, name_hint: &str) -> Role {
         let role = self.role(name_hint, "");
         self.admin().query("SELECT tenancy.grant_usage($1::text::regrole)", &[&role.to_string()]);
@@ -155,8 +156,10 @@ impl TenantSession {
 
     #[track_caller]
     fn within<T>(&self, sql: &str, work: impl FnOnce(&Session) -> Result<T, Error>) -> T {
-        self.try_within(work)
-            .unwrap_or_else(|error| panic!("{} failed\n  with: {sql}\n  {}", self.who(), describe(&error)))
+        match self.try_within(work) {
+            Ok(done) => done,
+            Err(error) => panic!("{} failed\n  with: {sql}\n  {}", self.who(), describe(&error)),
+        }
     }
 
     #[track_caller]

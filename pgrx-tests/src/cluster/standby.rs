@@ -5,12 +5,13 @@ use std::time::Duration;
 use anyhow::Result;
 
 use super::{Cluster, data};
-use crate::process;
+use crate::{blame::must, process};
 
 impl Cluster {
     /// A hot standby that follows this cluster by streaming.
+    #[track_caller]
     pub fn standby(&self) -> Cluster {
-        self.try_standby().unwrap_or_else(|error| panic!("{error:#}"))
+        must(self.try_standby())
     }
 
     fn try_standby(&self) -> Result<Cluster> {
@@ -28,13 +29,13 @@ impl Cluster {
     }
 
     /// Waits until this standby has replayed all that `primary` has written so far.
+    #[track_caller]
     pub fn catch_up_with(&self, primary: &Cluster) {
         let written = primary.superuser().value("SELECT pg_catalog.pg_current_wal_lsn()");
         let replayed = format!("SELECT pg_catalog.pg_last_wal_replay_lsn() >= '{written}'");
         let standby = self.superuser();
-        process::wait_for("the standby to catch up", Duration::from_secs(60), || {
+        must(process::wait_for("the standby to catch up", Duration::from_secs(60), || {
             Ok((standby.value(&replayed) == "t").then_some(()))
-        })
-        .unwrap_or_else(|error| panic!("{error:#}"));
+        }));
     }
 }
