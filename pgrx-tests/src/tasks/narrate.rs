@@ -96,11 +96,13 @@ struct Telling<'a> {
     /// The SQLSTATE that the story promises next.
     promised: Option<String>,
     surprises: Vec<String>,
+    /// The line shown last was empty.
+    is_parted: bool,
 }
 
 impl<'a> Telling<'a> {
     fn new(script: &'a str) -> Self {
-        Self { script, promised: None, surprises: Vec::new() }
+        Self { script, promised: None, surprises: Vec::new(), is_parted: true }
     }
 
     /// What the reader gets to see of a line of psql's.
@@ -109,15 +111,21 @@ impl<'a> Telling<'a> {
         let told = self.script.trim_start_matches('\n');
         let (next, rest) = told.split_once('\n').unwrap_or((told, ""));
         if next == line && !line.is_empty() {
-            let gap = if told.len() < self.script.len() { "\n" } else { "" };
+            let starts_paragraph = told.len() < self.script.len() && !self.is_parted;
             self.script = rest;
-            return (!line.starts_with(STAGE_WORK)).then(|| format!("{gap}{}", self.echo(line)));
+            if line.starts_with(STAGE_WORK) {
+                return None;
+            }
+            self.is_parted = false;
+            let gap = if starts_paragraph { "\n" } else { "" };
+            return Some(format!("{gap}{}", self.echo(line)));
         }
         let said = without_position(line);
         // VERBOSITY=verbose brings the SQLSTATE, and these with it: what the message says anyway, and a line of source.
         if MINUTIAE.iter().any(|label| said.starts_with(label)) {
             return None;
         }
+        self.is_parted = said.is_empty();
         let complaint = said.strip_prefix("ERROR:  ");
         if let Some(complaint) = complaint {
             let sqlstate = complaint.split(':').next().unwrap_or("");
@@ -194,6 +202,18 @@ mod tests {
         assert_eq!(surprises(SCRIPT, &[promise, "INSERT;", "SELECT;"]).len(), 1);
         assert_eq!(surprises("SELECT;", &["SELECT;", "ERROR:  42501: no"]).len(), 1);
         assert_eq!(surprises("\\c nobody", &["\\c nobody", "psql:a.sql:1: error: FATAL:  no role"]).len(), 1);
+    }
+
+    #[test]
+    fn empty_lines_of_the_script_part_its_paragraphs_and_stage_work_is_hidden() {
+        let script = "SELECT 1;\n\n-- Next.\n\\set ECHO none \\i x \\set ECHO all\n\nSELECT 2;\n";
+        let mut telling = Telling::new(script);
+        let mut shown = |line| telling.hear(line);
+        assert!(!shown("SELECT 1;").unwrap().contains('\n'));
+        assert!(shown("-- Next.").unwrap().starts_with('\n'));
+        assert_eq!(shown("\\set ECHO none \\i x \\set ECHO all"), None);
+        assert!(shown("SELECT 2;").unwrap().starts_with('\n'));
+        assert_eq!(shown("LOCATION:  here"), None);
     }
 
     #[test]
