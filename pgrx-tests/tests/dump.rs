@@ -9,11 +9,11 @@ use pg_tenancy_tests::{Db, Role, cluster::data::Folder, process};
 
 #[path = "dump/world.rs"]
 mod world;
-use world::{Shop, portrait};
+use world::{Shop, portrait, same_portraits};
 
 #[test]
 fn a_plain_dump_brings_everything_back() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
     let file = dump(&shop.db, &folder, &[]);
     play(&restored, &file);
@@ -23,7 +23,7 @@ fn a_plain_dump_brings_everything_back() {
 
 #[test]
 fn a_parallel_restore_in_one_go_brings_everything_back() {
-    let shop = Shop::new();
+    let shop = a_shop();
     // A foreign key to the registry has to wait for the registry's rows, and pg_restore cannot know: see the next test.
     let dba = shop.db.admin();
     dba.run("SELECT tenancy.unprotect_table('shop.events')");
@@ -37,7 +37,7 @@ fn a_parallel_restore_in_one_go_brings_everything_back() {
 
 #[test]
 fn a_parallel_restore_by_sections_brings_foreign_keys_to_the_registry_back_too() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
     let file = dump(&shop.db, &folder, &["--format=custom"]);
     for section in ["pre-data", "data", "post-data"] {
@@ -50,18 +50,18 @@ fn a_parallel_restore_by_sections_brings_foreign_keys_to_the_registry_back_too()
 
 #[test]
 fn a_restore_over_the_old_database_brings_everything_back() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let folder = Folder::new().expect("a folder");
     let before = portrait(&shop.db);
     let file = dump(&shop.db, &folder, &["--format=custom"]);
     restore(&shop.db, &file, &["--clean", "--if-exists"]);
-    assert_eq!(before, portrait(&shop.db));
+    same_portraits(&before, &portrait(&shop.db));
     shop.is_isolated_in(&shop.db);
 }
 
 #[test]
 fn tenant_numbers_go_on_where_they_were() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let restored = restored_copy(&shop);
     let next = "SELECT number FROM tenancy.tenants WHERE code = 'next'";
     let number_in = |db: &Db| {
@@ -75,7 +75,7 @@ fn tenant_numbers_go_on_where_they_were() {
 
 #[test]
 fn plans_come_back_edited_or_new_and_an_untouched_one_is_the_new_versions() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let restored = restored_copy(&shop);
     restored.admin().sees(
         "SELECT name, limits, builtin FROM tenancy.plans WHERE name <> 'enterprise' ORDER BY name",
@@ -89,7 +89,7 @@ fn plans_come_back_edited_or_new_and_an_untouched_one_is_the_new_versions() {
 
 #[test]
 fn a_restored_table_can_be_unprotected_and_is_as_it_was_before() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let restored = restored_copy(&shop);
     for table in ["orders", "customers", "events", "\"s < e\""] {
         restored.admin().run(&format!("SELECT tenancy.unprotect_table('shop.{}')", table.replace('\'', "''")));
@@ -115,7 +115,7 @@ fn a_restored_table_can_be_unprotected_and_is_as_it_was_before() {
 
 #[test]
 fn an_owner_gets_an_error_rather_than_a_part_of_the_data() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let table = ["--table=shop.orders"];
     let refusal = refused_dump(&shop.db, &shop.owner, &table);
     assert!(refusal.contains("query would be affected by row-level security policy"), "{refusal}");
@@ -125,7 +125,7 @@ fn an_owner_gets_an_error_rather_than_a_part_of_the_data() {
 
 #[test]
 fn a_backup_role_that_bypasses_row_security_dumps_everything() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let backup = shop.db.role("backup", "BYPASSRLS IN ROLE pg_read_all_data");
     let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
     let file = folder.path().join("dump");
@@ -137,7 +137,7 @@ fn a_backup_role_that_bypasses_row_security_dumps_everything() {
 
 #[test]
 fn a_table_alone_does_not_come_back_where_the_extension_is_not() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let (folder, elsewhere) = (Folder::new().expect("a folder"), Db::bare());
     let file = dump(&shop.db, &folder, &["--schema=shop"]);
     let mut psql = elsewhere.program("psql");
@@ -157,7 +157,7 @@ fn a_table_alone_does_not_come_back_where_the_extension_is_not() {
 
 #[test]
 fn dropping_the_extension_is_refused_and_names_what_hangs_on_it() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let refusal = shop.db.admin().refused("2BP01", "DROP EXTENSION pg_tenancy");
     let detail = refusal.detail().unwrap_or_default();
     for dependent in [
@@ -172,7 +172,7 @@ fn dropping_the_extension_is_refused_and_names_what_hangs_on_it() {
 
 #[test]
 fn a_cascaded_drop_leaves_every_protected_table_closed() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let dba = shop.db.admin();
     dba.run("DROP EXTENSION pg_tenancy CASCADE");
     let (app, owner) = (shop.db.login(&shop.app), shop.db.login(&shop.owner));
@@ -191,7 +191,7 @@ fn a_cascaded_drop_leaves_every_protected_table_closed() {
 
 #[test]
 fn after_a_cascaded_drop_the_extension_comes_back_and_opens_the_tables_again() {
-    let shop = Shop::new();
+    let shop = a_shop();
     let dba = shop.db.admin();
     dba.run("DROP EXTENSION pg_tenancy CASCADE; CREATE EXTENSION pg_tenancy");
     for tenant in [&shop.red, &shop.blue] {
@@ -224,6 +224,10 @@ fn dropping_the_extension_touches_no_table_that_was_unprotected_before() {
     red.run("INSERT INTO orders (item) VALUES ('kept')");
     db.admin().run("SELECT tenancy.unprotect_table('orders'); DROP EXTENSION pg_tenancy");
     red.session().sees("SELECT item FROM orders", &["kept"]);
+}
+
+fn a_shop() -> Shop {
+    Shop::in_db(Db::new())
 }
 
 /// Dumps the database as superuser.
@@ -264,8 +268,5 @@ fn restored_copy(shop: &Shop) -> Db {
 
 #[track_caller]
 fn same(one: &Db, other: &Db) {
-    let (one, other) = (portrait(one), portrait(other));
-    let lost: Vec<&str> = one.lines().filter(|line| !other.lines().any(|l| l == *line)).collect();
-    let new: Vec<&str> = other.lines().filter(|line| !one.lines().any(|l| l == *line)).collect();
-    assert!(one == other, "lost: {lost:#?}\nnew: {new:#?}");
+    same_portraits(&portrait(one), &portrait(other));
 }
