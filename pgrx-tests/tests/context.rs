@@ -1,0 +1,357 @@
+//! The tenant of a transaction as a user's program sees it: the three ways to set it, how long it lasts, and what a
+//! session can learn about itself.
+
+use pg_tenancy_tests::{Cluster, Db, Role, Session, Tenant};
+
+/// A protected `orders` with one row each of red and blue, an application and an administrator.
+struct Scene {
+    db: Db,
+    app: Role,
+    admin: Role,
+    red: Tenant,
+    blue: Tenant,
+}
+
+impl Scene {
+    fn new() -> Self {
+        Self::on(Db::new())
+    }
+
+    fn on(db: Db) -> Self {
+        let (red, blue) = (db.tenant("red"), db.tenant("blue"));
+        let (app, admin) = (db.application("app"), db.role("admin", ""));
+        db.admin().run(&format!(
+            "CREATE TABLE orders (id int PRIMARY KEY, tenant_id uuid, item text);
+             SELECT tenancy.protect_table('orders');
+             INSERT INTO orders VALUES (1, '{}', 'of red'), (2, '{}', 'of blue');
+             GRANT SELECT, INSERT, UPDATE, DELETE ON orders TO {app}, {admin};
+             SELECT tenancy.grant_admin('{admin}')",
+            red.id, blue.id
+        ));
+        Self { db, app, admin, red, blue }
+    }
+
+    #[track_caller]
+    fn app(&self) -> Session {
+        self.db.login(&self.app)
+    }
+}
+
+/// The three ways, with the tenant's name where `WHO` stands.
+const WAYS: [&str; 3] = [
+    "SET LOCAL app.current_tenant_id = 'WHO'",
+    "SELECT set_config('app.current_tenant_id', 'WHO', true)",
+    "SELECT tenancy.set_tenant('WHO')",
+];
+
+#[test]
+fn the_three_ways_to_set_a_tenant_are_one() {
+    let scene = Scene::new();
+    for way in WAYS {
+        let session = scene.app();
+        for (tenant, sees) in [(&scene.red, "of red"), (&scene.blue, "of blue")] {
+            for name in [tenant.code.clone(), tenant.number.to_string(), tenant.id.to_string()] {
+                session.run(&format!("BEGIN; {}", way.replace("WHO", &name)));
+                session.sees("SELECT item FROM orders", &[sees]);
+                session.sees(
+                    "SELECT tenancy.current_tenant_id(), tenancy.current_tenant_number(), tenancy.current_tenant_code(),
+                            tenancy.has_tenant(), current_setting('app.current_tenant_id')",
+                    &[&format!("{}|{}|{}|t|{name}", tenant.id, tenant.number, tenant.code)],
+                );
+                session.run("COMMIT");
+                session.sees("SELECT tenancy.has_tenant(), current_setting('app.current_tenant_id')", &["f|"]);
+            }
+        }
+    }
+}
+
+#[test]
+fn set_tenant_gives_the_id_and_takes_parameters() {
+    let scene = Scene::new();
+    let session = scene.app();
+    for name in [&scene.red.code, &scene.red.number.to_string(), &scene.red.id.to_string()] {
+        session.run("BEGIN");
+        let rows = session.query("SELECT tenancy.set_tenant($1)", &[name]);
+        assert_eq!(rows[0].get::<_, uuid::Uuid>(0), scene.red.id);
+        session.run("COMMIT");
+    }
+}
+
+#[test]
+fn a_tenant_writes_its_own_rows_without_naming_itself() {
+    let scene = Scene::new();
+    let session = scene.app();
+    session.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    session.changes(1, "INSERT INTO orders (id, item) VALUES (3, 'new')");
+    session.changes(2, "UPDATE orders SET item = item || '!'");
+    session.changes(1, "DELETE FROM orders WHERE id = 1");
+    session.changes(1, &format!("INSERT INTO orders VALUES (4, '{}', 'named')", scene.red.id));
+    session.sees("SELECT item FROM orders ORDER BY id", &["new!", "named"]);
+    session.run("COMMIT");
+    scene.db.admin().sees("SELECT id, item FROM orders ORDER BY id", &["2|of blue", "3|new!", "4|named"]);
+}
+
+#[test]
+fn many_tenants_take_turns_on_one_connection() {
+    let scene = Scene::new();
+    let session = scene.app();
+    session.run("PREPARE items AS SELECT item FROM orders");
+    for turn in 0..50 {
+        let (name, sees) = if turn % 2 == 0 { ("red", "of red") } else { ("blue", "of blue") };
+        session.run(&format!("BEGIN; {}", WAYS[turn % 3].replace("WHO", name)));
+        session.sees("EXECUTE items", &[sees]);
+        session.run(if turn % 5 == 0 { "ROLLBACK" } else { "COMMIT" });
+    }
+}
+
+#[test]
+fn savepoints_and_functions_work_within_a_tenant() {
+    let scene = Scene::new();
+    let session = scene.app();
+    session
+        .run("BEGIN; SELECT tenancy.set_tenant('red'); SAVEPOINT one; UPDATE orders SET item = 'x'; ROLLBACK TO one");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    session.run("SAVEPOINT two; SELECT tenancy.set_tenant('red'); RELEASE two");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    session.run("SAVEPOINT three; SELECT tenancy.clear_tenant()");
+    session.refused("55000", "SELECT item FROM orders");
+    session.run("ROLLBACK TO three");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    session.run("COMMIT");
+}
+
+#[test]
+fn assert_tenant_stops_a_transaction_of_another() {
+    let scene = Scene::new();
+    let session = scene.app();
+    session.refused("55000", "SELECT tenancy.assert_tenant('red')");
+    session.run("BEGIN; SELECT tenancy.set_tenant('red'); SAVEPOINT s");
+    for name in [&scene.red.code, &scene.red.number.to_string(), &scene.red.id.to_string()] {
+        session.run(&format!("SELECT tenancy.assert_tenant('{name}')"));
+    }
+    for (state, argument) in [("42501", "'blue'"), ("42704", "'nobody'"), ("22023", "NULL"), ("22023", "''")] {
+        session.refused(state, &format!("SELECT tenancy.assert_tenant({argument})"));
+        session.run("ROLLBACK TO s");
+    }
+}
+
+#[test]
+fn a_missing_tenant_says_what_to_do() {
+    let scene = Scene::new();
+    let session = scene.app();
+    let refusal = session.refused("55000", "SELECT item FROM orders");
+    assert_eq!(refusal.message(), "no tenant is set for this transaction");
+    assert!(refusal.hint().is_some_and(|hint| hint.contains("tenancy.set_tenant")), "{refusal:?}");
+    // Set, and lost with the transaction: the usual mistake of a driver in autocommit mode.
+    session.run("SELECT tenancy.set_tenant('red')");
+    let refusal = session.refused("55000", "SELECT item FROM orders");
+    assert!(refusal.hint().is_some_and(|hint| hint.contains("BEGIN")), "{refusal:?}");
+    assert!(refusal.detail().is_some_and(|detail| detail.contains("ended")), "{refusal:?}");
+}
+
+#[test]
+fn verify_context_tells_how_the_session_stands() {
+    let scene = Scene::new();
+    let columns = "tenant_code, status, set_by, lifetime, problem IS NULL, is_bound, loaded_by";
+    let verify = format!("SELECT {columns} FROM tenancy.verify_context()");
+    let session = scene.app();
+    session.sees(&verify, &["NULL|NULL|NULL|transaction|f|t|first use"]);
+    session.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    session.sees(&verify, &["red|active|this session|transaction|t|t|first use"]);
+    session.sees(
+        "SELECT tenant_id, tenant_number, role = current_user, set_at BETWEEN now() - interval '1 minute' AND clock_timestamp()
+           FROM tenancy.verify_context()",
+        &[&format!("{}|{}|t|t", scene.red.id, scene.red.number)],
+    );
+    session.run("COMMIT; SET app.current_tenant_id = 'blue'");
+    session.sees(&verify, &["NULL|NULL|NULL|transaction|f|t|first use"]);
+    session.run("BEGIN; SET LOCAL app.current_tenant_id = 'nobody'");
+    session.sees("SELECT problem LIKE '%nobody%does not exist%' FROM tenancy.verify_context()", &["t"]);
+    session.run("COMMIT");
+
+    let superuser = scene.db.admin();
+    superuser.run("SELECT tenancy.set_read_only('red', 'audit')");
+    session.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    session.sees(&verify, &["red|read_only|this session|transaction|t|t|first use"]);
+    session.run("COMMIT");
+    superuser.run("SELECT tenancy.suspend_tenant('red', 'bill')");
+    session.run("BEGIN; SET LOCAL app.current_tenant_id = 'red'");
+    session.sees(&verify, &["red|suspended|this session|transaction|f|t|first use"]);
+    session.run("COMMIT");
+
+    let bound = "SELECT is_bound, bound_reason FROM tenancy.verify_context()";
+    superuser.sees(bound, &["f|the role is a superuser: row security never binds it"]);
+    superuser.run(&format!("SET ROLE {}", scene.app));
+    assert!(superuser.value(bound).contains("RESET ROLE"));
+    let bypassing = scene.db.role("bypassing", "BYPASSRLS");
+    scene.db.admin().run(&format!("GRANT USAGE ON SCHEMA tenancy TO {bypassing}"));
+    scene.db.login(&bypassing).sees(bound, &["f|the role has BYPASSRLS: row security never binds it"]);
+}
+
+#[test]
+fn verify_context_knows_how_the_library_was_loaded() {
+    let loaded_by = "SELECT loaded_by FROM tenancy.verify_context()";
+    let scene = Scene::new();
+    scene.app().sees(loaded_by, &["first use"]);
+    scene
+        .db
+        .admin()
+        .run(&format!("ALTER DATABASE \"{}\" SET session_preload_libraries = 'pg_tenancy'", scene.db.name()));
+    scene.app().sees(loaded_by, &["session_preload_libraries"]);
+    let cluster = Cluster::start(&[("shared_preload_libraries", "pg_tenancy")]);
+    let scene = Scene::on(cluster.db());
+    scene.app().sees(loaded_by, &["shared_preload_libraries"]);
+    // A database without the extension lives on as if the library were not there, but for the setting.
+    let bare = cluster.bare_db().admin();
+    bare.run("BEGIN; SET LOCAL app.current_tenant_id = 'red'; COMMIT");
+    bare.refused("3F000", "SELECT tenancy.has_tenant()");
+}
+
+#[test]
+fn a_pinned_role_needs_to_set_nothing() {
+    let scene = Scene::new();
+    scene.db.admin().run(&format!("ALTER ROLE {} SET app.current_tenant_id = '{}'", scene.app, scene.red.number));
+    let session = scene.app();
+    for _ in 0..2 {
+        session.sees("SELECT item FROM orders", &["of red"]);
+        session.sees(
+            "SELECT tenant_code, set_by, lifetime FROM tenancy.verify_context()",
+            &["red|ALTER ROLE or ALTER DATABASE ... SET|connection"],
+        );
+    }
+    session.run("BEGIN; SELECT tenancy.set_tenant('red'); COMMIT");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    let refusal = session.refused("42501", "SELECT tenancy.set_tenant('blue')");
+    assert!(refusal.message().contains("pinned"), "{refusal:?}");
+    // Another role is not concerned, and the pin goes with ALTER ROLE ... RESET.
+    scene.db.login(&scene.admin).refused("55000", "SELECT item FROM orders");
+    scene.db.admin().run(&format!("ALTER ROLE {} RESET app.current_tenant_id", scene.app));
+    scene.app().refused("55000", "SELECT item FROM orders");
+}
+
+#[test]
+fn an_administrator_switches_and_clears() {
+    let scene = Scene::new();
+    let admin = scene.db.login(&scene.admin);
+    admin.run("BEGIN");
+    for (tenant, sees) in [("red", "of red"), ("blue", "of blue"), ("red", "of red")] {
+        admin.run(&format!("SELECT tenancy.switch_tenant('{tenant}')"));
+        admin.sees("SELECT item FROM orders", &[sees]);
+    }
+    admin.run("SELECT tenancy.clear_tenant(); SAVEPOINT s");
+    admin.refused("55000", "SELECT item FROM orders");
+    admin.run("ROLLBACK TO s");
+    admin.refused("42501", "SELECT tenancy.set_tenant('blue')");
+    admin.run("ROLLBACK TO s; SELECT tenancy.switch_tenant('blue')");
+    admin.sees("SELECT item FROM orders", &["of blue"]);
+    admin.run("COMMIT");
+    for (state, argument) in [("22023", "NULL"), ("22023", "''"), ("42704", "'nobody'")] {
+        admin.refused(state, &format!("SELECT tenancy.switch_tenant({argument})"));
+    }
+    // A failed switch leaves no permission behind.
+    admin.run("BEGIN; SELECT tenancy.set_tenant('red'); SAVEPOINT s");
+    admin.refused("42704", "SELECT tenancy.switch_tenant('nobody')");
+    admin.run("ROLLBACK TO s");
+    admin.refused("42501", "SELECT tenancy.set_tenant('blue')");
+}
+
+#[test]
+fn a_session_lifetime_is_for_those_who_want_it() {
+    let scene = Scene::new();
+    scene.db.admin().run(&format!("ALTER ROLE {} SET tenancy.context_lifetime = 'session'", scene.app));
+    let session = scene.app();
+    session.run("SET app.current_tenant_id = 'red'");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    session.sees("SELECT item FROM orders", &["of red"]);
+    session.sees("SELECT tenant_code, lifetime FROM tenancy.verify_context()", &["red|session"]);
+    session.run("SELECT tenancy.set_tenant('blue')");
+    session.sees("SELECT item FROM orders", &["of blue"]);
+    // SET LOCAL is local still, and a rollback brings the session's tenant back.
+    session.run("BEGIN; SET LOCAL app.current_tenant_id = 'red'");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    session.run("ROLLBACK");
+    session.sees("SELECT item FROM orders", &["of blue"]);
+    session.run("SELECT tenancy.clear_tenant()");
+    session.refused("55000", "SELECT item FROM orders");
+}
+
+#[test]
+fn a_missing_tenant_may_mean_no_rows() {
+    let scene = Scene::new();
+    scene.db.admin().run(&format!("ALTER ROLE {} SET tenancy.missing_context = 'empty'", scene.app));
+    let session = scene.app();
+    session.sees("SELECT item FROM orders", &[]);
+    session.sees(
+        "SELECT tenancy.current_tenant_id() IS NULL, tenancy.current_tenant_number() IS NULL, tenancy.has_tenant()",
+        &["t|t|f"],
+    );
+    session.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    session.run("COMMIT");
+    session.sees("SELECT item FROM orders", &[]);
+    session.sees("SELECT lifetime, problem IS NOT NULL FROM tenancy.verify_context()", &["transaction|t"]);
+}
+
+#[test]
+fn a_tenants_rows_come_through_portals_and_cursors() {
+    let scene = Scene::new();
+    scene.db.admin().run(&format!(
+        "INSERT INTO orders SELECT n, CASE WHEN n % 2 = 0 THEN '{}' ELSE '{}' END::uuid, 'many' FROM generate_series(10, 1009) n",
+        scene.red.id, scene.blue.id
+    ));
+    let session = scene.app();
+    session.run(
+        "BEGIN; SELECT tenancy.set_tenant('red'); DECLARE c SCROLL CURSOR FOR SELECT id % 2 FROM orders WHERE id >= 10",
+    );
+    session.sees("SELECT 1 WHERE false", &[]);
+    for _ in 0..5 {
+        assert!(session.rows("FETCH 90 FROM c").iter().all(|row| row == "0"));
+    }
+    session.run("COMMIT");
+    // A portal of the protocol, fetched in parts.
+    let mut client = session.client();
+    let mut transaction = client.transaction().expect("it begins");
+    transaction.execute("SELECT tenancy.set_tenant('blue')", &[]).expect("blue is in service");
+    let portal = transaction.bind("SELECT id % 2 FROM orders WHERE id >= 10", &[]).expect("a portal");
+    let mut seen = 0;
+    loop {
+        let rows = transaction.query_portal(&portal, 170).expect("rows");
+        seen += rows.len();
+        assert!(rows.iter().all(|row| row.get::<_, i32>(0) == 1));
+        if rows.is_empty() {
+            break;
+        }
+    }
+    assert_eq!(seen, 500);
+}
+
+#[test]
+fn no_transaction_asks_the_registry_table_again() {
+    let scene = Scene::new();
+    let session = scene.app();
+    let use_them = |times: u32| {
+        for _ in 0..times {
+            for tenant in ["red", "blue"] {
+                session.run(&format!("BEGIN; SELECT tenancy.set_tenant('{tenant}')"));
+                session.run("SELECT item FROM orders; UPDATE orders SET item = item");
+                session.run("COMMIT");
+            }
+        }
+    };
+    use_them(1);
+    let superuser = scene.db.admin();
+    // Counters reach the statistics some time after the transaction: a fresh session of the application makes sure.
+    let scans = || {
+        session.run("SELECT pg_stat_clear_snapshot(); SELECT pg_sleep(1.1); SELECT 1");
+        superuser.run("SELECT pg_stat_clear_snapshot()");
+        superuser.value("SELECT seq_scan + idx_scan FROM pg_stat_all_tables WHERE relid = 'tenancy.tenants'::regclass")
+    };
+    let before = scans();
+    use_them(50);
+    assert_eq!(scans(), before, "100 transactions were to find their tenants in the cache");
+    // The counter does count: a new connection looks each tenant up once.
+    let fresh = scene.app();
+    fresh.run("SELECT tenancy.set_tenant('red')");
+    drop(fresh);
+    assert_ne!(scans(), before);
+}
