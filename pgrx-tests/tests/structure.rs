@@ -35,6 +35,7 @@ const FIRST_ROOM_FLOOR: u8 = 2;
 const CROSS_CUTTING: &[&str] = &[
     "attacks",
     "clients",
+    "demo",
     "docs",
     "dump",
     "harness",
@@ -48,7 +49,7 @@ const CROSS_CUTTING: &[&str] = &[
 ];
 
 /// Longer than this, and a file does two things.
-const MOST_LINES: usize = 900;
+const MOST_LINES: usize = 1000;
 
 #[test]
 fn a_room_has_its_name_everywhere() {
