@@ -1,7 +1,15 @@
--- Privileges: nothing is for everybody but the context, which binds rather than gives.
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA tenancy FROM PUBLIC;
-GRANT EXECUTE ON FUNCTION
-    tenancy.set_tenant(text), tenancy.clear_tenant(), tenancy.has_tenant(), tenancy.assert_tenant(text),
-    tenancy.verify_context(), tenancy.is_admin(),
-    tenancy.current_tenant_id(), tenancy.current_tenant_number(), tenancy.current_tenant_code()
-TO PUBLIC;
+-- Privileges: a function is for administrators, but for those of the context, which bind rather than give. These keep
+-- their default privileges: an explicit list would be searched at the start of each statement.
+DO $$
+DECLARE
+    f regprocedure;
+BEGIN
+    FOR f IN
+        SELECT p.oid FROM pg_catalog.pg_proc p
+         WHERE p.pronamespace = 'tenancy'::pg_catalog.regnamespace
+           AND p.proname NOT IN ('set_tenant', 'clear_tenant', 'has_tenant', 'assert_tenant', 'verify_context', 'is_admin',
+                                 'current_tenant_id', 'current_tenant_number', 'current_tenant_code')
+    LOOP
+        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+    END LOOP;
+END $$;

@@ -3,7 +3,8 @@
 CREATE TABLE tenancy_internal.protected_tables (
     relation      regclass    PRIMARY KEY,     -- follows renames, survives pg_dump and pg_upgrade
     root          regclass    NOT NULL,        -- the table that was protected: itself, or the parent of a partition or child
-    tenant_column name,                        -- NULL for access 'reference'
+    tenant_column name,                        -- NULL, with the key, for access 'reference'
+    tenant_key    text        CHECK (tenant_key IN ('id', 'number', 'code')),
     access        text        NOT NULL CHECK (access IN ('tenant', 'shared', 'reference')),
     reference     text        NOT NULL CHECK (reference IN ('policy', 'foreign_key')),
     undo          jsonb       NOT NULL,        -- what unprotect_table puts back (isolation::plan::Undo)
@@ -122,9 +123,9 @@ WITH RECURSIVE family(relation, depth) AS (
 SELECT f.relation FROM family f GROUP BY f.relation ORDER BY pg_catalog.max(f.depth), f.relation::regclass::text
 $$;
 
--- True, and gone with the extension: a policy that says so is dropped by DROP EXTENSION ... CASCADE, which closes the table.
-CREATE FUNCTION tenancy_internal.open_rows() RETURNS boolean
-LANGUAGE sql IMMUTABLE PARALLEL SAFE AS 'SELECT true';
+-- (true)::tenancy_internal.open_rows is true, costs nothing (the planner folds it) and goes with the extension: a policy
+-- that says so is dropped by DROP EXTENSION ... CASCADE, which closes the table.
+CREATE DOMAIN tenancy_internal.open_rows AS boolean;
 
 -- Why a role must not be an application role; NULL when nothing speaks against it.
 CREATE FUNCTION tenancy_internal.role_danger(grantee oid) RETURNS text
@@ -161,12 +162,7 @@ $$;
 CREATE VIEW tenancy.protected_tables AS
 SELECT p.relation,
        p.tenant_column,
-       CASE WHEN p.access = 'reference' THEN NULL
-            WHEN a.atttypid = 'pg_catalog.uuid'::pg_catalog.regtype THEN 'id'
-            WHEN a.atttypid IN ('pg_catalog.int2'::pg_catalog.regtype, 'pg_catalog.int4'::pg_catalog.regtype,
-                                'pg_catalog.int8'::pg_catalog.regtype) THEN 'number'
-            WHEN a.atttypid IN ('pg_catalog.text'::pg_catalog.regtype, 'pg_catalog.varchar'::pg_catalog.regtype) THEN 'code'
-            ELSE pg_catalog.format_type(a.atttypid, NULL) END AS tenant_key,
+       p.tenant_key,
        p.access,
        p.reference,
        CASE WHEN p.root <> p.relation THEN p.root END AS part_of,
@@ -177,8 +173,7 @@ SELECT p.relation,
        p.protected_at,
        p.protected_by
   FROM tenancy_internal.protected_tables p
-  JOIN pg_catalog.pg_class c ON c.oid = p.relation
-  LEFT JOIN pg_catalog.pg_attribute a ON a.attrelid = p.relation AND a.attname = p.tenant_column AND NOT a.attisdropped;
+  JOIN pg_catalog.pg_class c ON c.oid = p.relation;
 
 -- An application role sees its own tenant and nobody else's; CASE keeps the planner from asking for a tenant that an
 -- administrator need not have.
@@ -213,7 +208,7 @@ COMMENT ON COLUMN tenancy.protected_tables.is_enforced IS 'row security is on an
 COMMENT ON FUNCTION tenancy_internal.describe_table(oid, oid) IS 'what protection looks at in a relation';
 COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names for attribute numbers';
 COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its partitions and its inheritance children';
-COMMENT ON FUNCTION tenancy_internal.open_rows() IS 'true; a policy that uses it goes with the extension';
+COMMENT ON DOMAIN tenancy_internal.open_rows IS 'boolean; a policy that uses it goes with the extension';
 COMMENT ON FUNCTION tenancy_internal.role_danger(oid) IS 'why a role must not be an application role; NULL when it may';
 COMMENT ON FUNCTION tenancy_internal.refuse_truncate() IS 'refuses TRUNCATE of a protected table to everybody whom row security binds';
 COMMENT ON FUNCTION tenancy_internal.forget_dropped_tables() IS 'removes dropped tables from the list of protected ones';

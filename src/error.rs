@@ -105,6 +105,7 @@ pub enum TenancyError {
     OtherProtection { table: QualifiedName, aspect: &'static str, stored: String, given: String },
     NotProtected { table: QualifiedName },
     NotOwner { table: QualifiedName, role: String },
+    ReservedName { table: QualifiedName, kind: &'static str, name: Ident },
     TruncateBound { table: QualifiedName, role: String },
     UnknownSchema { schema: Ident },
     ArgumentConflict { message: &'static str, hint: &'static str },
@@ -292,6 +293,10 @@ impl TenancyError {
                 .hint("tenancy.protected_tables lists those that are; for a partition or child call with its parent."),
             E::NotOwner { table, role } => Face::new(InsufficientPrivilege, format!("role \"{role}\" does not own table {table}"))
                 .hint("Call as the owner of the table or as a superuser."),
+            E::ReservedName { table, kind, name } => {
+                Face::new(DuplicateObject, format!("table {table} has a {kind} {name} of another making"))
+                    .hint("Rename it, or drop it: protection needs this name for its own.")
+            }
             E::TruncateBound { table, role } => {
                 Face::new(InsufficientPrivilege, format!("role \"{role}\" cannot truncate protected table {table}"))
                     .detail("TRUNCATE would remove the rows of every tenant.")

@@ -66,6 +66,8 @@ pub struct Facts {
     /// The table, then its partitions and inheritance children.
     pub family: Vec<Table>,
     pub neighbours: Vec<Neighbour>,
+    /// The oids of those relations of the family that are on record as protected.
+    pub recorded: Vec<u32>,
     /// Indexes that earlier calls made, by the oid of their table.
     pub own_indexes: Vec<(u32, Ident)>,
     pub has_rows: bool,
@@ -116,7 +118,7 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
         }
     }
     for table in &facts.family {
-        guard(table, request, key, &mut steps);
+        guard(table, request, key, facts.recorded.contains(&table.oid), &mut steps)?;
     }
     let tables = facts.family.iter().chain(facts.neighbours.iter().map(|neighbour| &neighbour.table));
     Ok(lift_force(steps, tables, request.is_bound_as_owner))
@@ -365,13 +367,24 @@ fn reference_key<'a>(table: &'a Table, column: &Ident) -> Option<&'a ForeignKey>
     table.foreign_keys.iter().find(|key| key.columns == [column.clone()] && key.name == policy::reference_name())
 }
 
-fn guard(table: &Table, request: &Request, key: Option<KeyKind>, steps: &mut Vec<Step>) {
+fn guard(
+    table: &Table,
+    request: &Request,
+    key: Option<KeyKind>,
+    is_recorded: bool,
+    steps: &mut Vec<Step>,
+) -> Result<(), TenancyError> {
+    let reserved =
+        |kind, name: &Ident| Err(TenancyError::ReservedName { table: table.name.clone(), kind, name: name.clone() });
     let users_own = table.policies.iter().any(|policy| policy.is_permissive && !policy::is_ours(&policy.name));
     let open = request.open_policy && !users_own;
     let column = table.column(&request.column);
     let wanted = policy::wanted(request.access, &request.column, column, key, open);
     for found in table.policies.iter().filter(|policy| policy::is_ours(&policy.name)) {
         if !wanted.iter().any(|spec| spec.matches(found)) {
+            if !is_recorded && found.name.as_str() != policy::CLOSED {
+                return reserved("policy", &found.name);
+            }
             steps.push(Step::DropPolicy { table: table.name.clone(), policy: found.name.clone() });
         }
     }
@@ -382,6 +395,7 @@ fn guard(table: &Table, request: &Request, key: Option<KeyKind>, steps: &mut Vec
     }
     match table.triggers.iter().find(|trigger| trigger.name.as_str() == GUARD) {
         Some(trigger) if trigger.is_guard => {}
+        Some(trigger) if !is_recorded => return reserved("trigger", &trigger.name),
         found => {
             if found.is_some() {
                 steps.push(Step::DropGuard { table: table.name.clone() });
@@ -395,6 +409,7 @@ fn guard(table: &Table, request: &Request, key: Option<KeyKind>, steps: &mut Vec
     if !table.forced {
         steps.push(Step::ForceRowSecurity { table: table.name.clone() });
     }
+    Ok(())
 }
 
 /// What to remember of a change from `before` to `now`, on top of what an earlier call remembered.
@@ -473,12 +488,15 @@ pub fn unprotect(relations: &[Remembered<'_>], is_bound_as_owner: bool) -> Vec<S
         {
             steps.push(Step::DropConstraint { table: name(), constraint: reference.clone() });
         }
-        if let Some(column) = column.filter(|column| table.column(column).is_some() && table.parent.is_none()) {
+        // What is done to a parent reaches its children; each then gets back what was its own.
+        if let Some((column, found)) = column.and_then(|column| Some((column, table.column(column)?))) {
             if let Some(DefaultBefore { expression }) = &undo.default {
                 steps.push(Step::RestoreDefault { table: name(), column: column.clone(), default: expression.clone() });
             }
-            if undo.not_null_added {
+            if undo.not_null_added && table.parent.is_none() {
                 steps.push(Step::DropNotNull { table: name(), column: column.clone() });
+            } else if !undo.not_null_added && found.not_null && table.parent.is_some() {
+                steps.push(Step::SetNotNull { table: name(), column: column.clone() });
             }
         }
         for index in undo.indexes.iter().filter(|name| table.indexes.iter().any(|index| index.name == **name)) {
@@ -574,7 +592,7 @@ mod tests {
     }
 
     fn alone(table: Table) -> Facts {
-        Facts { family: vec![table], neighbours: vec![], own_indexes: vec![], has_rows: true }
+        Facts { family: vec![table], neighbours: vec![], recorded: vec![], own_indexes: vec![], has_rows: true }
     }
 
     fn statements(steps: &[Step]) -> Vec<String> {
@@ -605,7 +623,7 @@ mod tests {
                 "CREATE POLICY tenancy_isolation_delete ON public.orders AS RESTRICTIVE FOR DELETE \
                  USING (tenancy_internal.may_write())",
                 "CREATE POLICY tenancy_open ON public.orders \
-                 USING ((tenancy_internal.open_rows() OR (tenant_id IS NULL)))",
+                 USING (((true)::tenancy_internal.open_rows OR (tenant_id IS NULL)))",
                 "CREATE TRIGGER tenancy_truncate_guard BEFORE TRUNCATE ON public.orders FOR EACH STATEMENT \
                  EXECUTE FUNCTION tenancy_internal.refuse_truncate()",
                 "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY",
@@ -677,7 +695,7 @@ mod tests {
         parent.indexes.push(index("projects_tenant_id_idx", &["tenant_id"], false));
         let neighbour = Neighbour { table: parent, column: Some(ident("tenant_id")), access: Access::Tenant };
         let own_indexes = vec![(2, ident("projects_tenant_id_idx"))];
-        Facts { family: vec![child], neighbours: vec![neighbour], own_indexes, has_rows: true }
+        Facts { family: vec![child], neighbours: vec![neighbour], recorded: vec![], own_indexes, has_rows: true }
     }
 
     #[test]

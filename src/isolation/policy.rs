@@ -116,7 +116,7 @@ pub fn wanted(access: Access, column: &Ident, found: Option<&Column>, key: Optio
             ]
         }
         _ => {
-            let never = || Some(Sql::text("(NOT tenancy_internal.open_rows())"));
+            let never = || Some(Sql::text("(NOT (true)::tenancy_internal.open_rows)"));
             vec![
                 restrict(ISOLATION_INSERT, 'a', None, never()),
                 restrict(ISOLATION_UPDATE, 'w', never(), None),
@@ -125,11 +125,11 @@ pub fn wanted(access: Access, column: &Ident, found: Option<&Column>, key: Optio
         }
     };
     if open {
-        // It names the tenant column to go with it, and open_rows() to go with the extension; both fold to true.
+        // It names the tenant column to go with it, and open_rows to go with the extension; both fold to true.
         let using = match access {
-            Access::Reference => Sql::text("tenancy_internal.open_rows()"),
+            Access::Reference => Sql::text("(true)::tenancy_internal.open_rows"),
             Access::Tenant | Access::Shared => {
-                Sql::text("(tenancy_internal.open_rows() OR (").ident(column).then(" IS NULL))")
+                Sql::text("((true)::tenancy_internal.open_rows OR (").ident(column).then(" IS NULL))")
             }
         };
         let command = if access == Access::Reference { 'r' } else { '*' };

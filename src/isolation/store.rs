@@ -59,8 +59,9 @@ pub fn protect(target: Oid, arguments: &Arguments<'_>) -> Result<(), TenancyErro
 
 fn protect_as(target: Oid, request: &Request) -> Result<(), TenancyError> {
     let plan = |view| spi::undisturbed(|| plan_for(target, request, view));
-    let (_, steps) = plan(spi::Snapshot::Statement)?;
-    if steps.iter().all(|step| step.statement().is_none()) {
+    let (facts, steps) = plan(spi::Snapshot::Statement)?;
+    let all_recorded = facts.family.iter().all(|table| facts.recorded.contains(&table.oid));
+    if all_recorded && steps.iter().all(|step| step.statement().is_none()) {
         return steps.iter().try_for_each(execute);
     }
     lock(target)?;
@@ -83,7 +84,7 @@ fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Fact
     }
     let steps = plan::protect(&facts, request)?;
     let role = role::current_role();
-    for table in facts.family.iter().filter(|_| !steps.is_empty()) {
+    for table in facts.family.iter().filter(|table| !steps.is_empty() || !facts.recorded.contains(&table.oid)) {
         plan::refuse_stranger(table, &role)?;
     }
     for neighbour in &facts.neighbours {
@@ -179,7 +180,8 @@ fn facts(
         .iter()
         .flat_map(|(relation, entry)| entry.undo.indexes.iter().map(|index| (relation.to_u32(), index.clone())))
         .collect();
-    Ok(Facts { family, neighbours, own_indexes, has_rows })
+    let recorded = family.iter().map(|table| table.oid).filter(|oid| entries.contains_key(&Oid::from(*oid))).collect();
+    Ok(Facts { family, neighbours, recorded, own_indexes, has_rows })
 }
 
 fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
@@ -364,20 +366,23 @@ fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
         let was = before.family.iter().find(|table| table.oid == now.oid).unwrap_or(&now);
         let earlier = entries.get(&oid).map(|entry| entry.undo.clone());
         let undo = plan::remember(was, &now, &request.column, earlier);
+        let key = column.and_then(|column| now.column(column)?.key());
         spi::as_extension_owner(|| {
             spi::run(
                 &Sql::text(
                     "INSERT INTO tenancy_internal.protected_tables AS p
-                            (relation, root, tenant_column, access, reference, undo)
-                     VALUES ($1, $2, $3::text, $4, $5, $6::text::pg_catalog.jsonb)
+                            (relation, root, tenant_column, tenant_key, access, reference, undo)
+                     VALUES ($1, $2, $3::text, $4, $5, $6, $7::text::pg_catalog.jsonb)
                      ON CONFLICT (relation) DO UPDATE
-                        SET root = EXCLUDED.root, tenant_column = EXCLUDED.tenant_column, access = EXCLUDED.access,
+                        SET root = EXCLUDED.root, tenant_column = EXCLUDED.tenant_column,
+                            tenant_key = EXCLUDED.tenant_key, access = EXCLUDED.access,
                             reference = EXCLUDED.reference, undo = EXCLUDED.undo",
                 ),
                 &[
                     oid.into(),
                     root.into(),
                     column.map(Ident::as_str).into(),
+                    key.map(KeyKind::column).into(),
                     request.access.name().into(),
                     match request.reference {
                         Reference::Policy => "policy",

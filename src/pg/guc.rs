@@ -29,11 +29,18 @@ pub(super) struct Backend<T>(Cell<T>);
 // SAFETY: a backend has one thread that runs PostgreSQL code, and only such code reaches these cells.
 unsafe impl<T> Sync for Backend<T> {}
 
-impl<T: Copy> Backend<T> {
+impl<T> Backend<T> {
     pub(super) const fn new(value: T) -> Self {
         Self(Cell::new(value))
     }
 
+    #[inline(always)]
+    pub(super) fn as_ptr(&self) -> *mut T {
+        self.0.as_ptr()
+    }
+}
+
+impl<T: Copy> Backend<T> {
     #[inline(always)]
     pub(super) fn get(&self) -> T {
         self.0.get()
