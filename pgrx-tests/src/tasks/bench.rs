@@ -1,189 +1,218 @@
-//! Side-by-side benchmarks: variants of one statement in interleaved rounds, as ratios to the first.
+//! Side-by-side benchmarks: the sides of a contest in interleaved rounds, as ratios to the floor.
 //! A ratio within one run holds on another machine; a millisecond does not.
 //!
-//! `pgrx-tests/bench/<name>/setup.sql` makes the data; each other `.sql` there is a pgbench script, the first in order
-//! is the floor. Comments in it choose how it runs: `-- role: app` (a login role; a superuser passes by every policy)
-//! and `-- pgbench: --protocol=simple`.
+//! What the figures mean and how to read them: `pgrx-tests/bench/README.md`.
 
-use std::{
-    fs,
-    path::{Path, PathBuf},
-};
+mod contests;
+mod facts;
+mod sides;
+mod stand;
+mod statement;
+mod table;
+mod valgrind;
+
+use std::{fs, time::Instant};
 
 use anyhow::{Context, Result, bail};
 
-use super::{narrate, setup};
-use crate::{
-    cluster::Cluster,
-    db::Db,
-    process,
-    progress::{say, step},
-    server::Choice,
-    toolchain::Profile,
-    workspace,
+use self::{
+    contests::{Contest, Entry, Runner},
+    facts::Fact,
+    stand::Stand,
+    table::Sample,
 };
+use crate::{progress::say, server::Choice, workspace};
 
 #[derive(Debug, clap::Args)]
 pub struct Options {
-    /// Only benchmarks with this in their name
+    /// Only what has this in its name; `--list` shows the names
     pub filter: Option<String>,
-    /// Rounds of each variant
-    #[arg(long, default_value_t = 7, value_parser = clap::value_parser!(u32).range(1..))]
-    pub rounds: u32,
-    /// Seconds of one round of one variant
-    #[arg(long, default_value_t = 2, value_parser = clap::value_parser!(u32).range(1..))]
-    pub seconds: u32,
+    /// Shows what there is to measure
+    #[arg(long)]
+    pub list: bool,
+    /// Rounds of each side
+    #[arg(long, default_value_t = 9, value_parser = clap::value_parser!(u64).range(1..))]
+    pub rounds: u64,
+    /// Counts the server's instructions under valgrind instead of measuring time; repeatable to 1 %
+    #[arg(long)]
+    pub instructions: bool,
+    /// Leaves out what people use today: the floor and ours
+    #[arg(long)]
+    pub quick: bool,
+    /// 100,000 or 2,000,000 orders a side; small is the default with --instructions
+    #[arg(long)]
+    pub scale: Option<Scale>,
 }
 
-/// A server as in production, but for what would measure the disk instead of us.
-const SETTINGS: &[(&str, &str)] = &[
-    ("shared_buffers", "1GB"),
-    ("max_wal_size", "4GB"),
-    ("synchronous_commit", "off"),
-    ("jit", "off"),
-    // Autovacuum would fall into some variant's rounds; setup.sql ends with VACUUM ANALYZE instead.
-    ("autovacuum", "off"),
-];
+/// How much data each side has.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, clap::ValueEnum)]
+pub enum Scale {
+    Small,
+    Full,
+}
+
+impl Scale {
+    /// Orders; a hundredth of them is each tenant's.
+    fn rows(self) -> u64 {
+        match self {
+            Scale::Small => 100_000,
+            Scale::Full => 2_000_000,
+        }
+    }
+
+    /// Rows of the tables whose size matters less.
+    fn others(self) -> u64 {
+        match self {
+            Scale::Small => 50_000,
+            Scale::Full => 200_000,
+        }
+    }
+
+    /// Tenants that have rows.
+    fn active(self) -> u64 {
+        100
+    }
+
+    /// Room for all data, so that no side waits for what another has pushed out.
+    fn shared_buffers(self) -> &'static str {
+        match self {
+            Scale::Small => "256MB",
+            Scale::Full => "2GB",
+        }
+    }
+}
 
 /// `cargo xtask bench`
 pub fn run(choice: &Choice, options: &Options) -> Result<()> {
+    let wanted = |name: &str| name.contains(options.filter.as_deref().unwrap_or(""));
+    let contests: Vec<Contest> = contests::all().into_iter().filter(|contest| wanted(contest.name)).collect();
+    // Facts are no instructions; those that are asked for by name are told with them all the same.
+    let facts: Vec<Fact> = facts::all()
+        .into_iter()
+        .filter(|fact| wanted(fact.name) && (!options.instructions || options.filter.is_some()))
+        .collect();
+    if options.list {
+        contests.iter().for_each(|contest| println!("{:<22} {}", contest.name, contest.what));
+        facts.iter().for_each(|fact| println!("{:<22} {}", fact.name, fact.what));
+        return Ok(());
+    }
+    if contests.is_empty() && facts.is_empty() {
+        bail!("nothing has \"{}\" in its name; see --list", options.filter.as_deref().unwrap_or(""));
+    }
+
     let _lock = workspace::lock_servers()?;
-    let folders = folders(options.filter.as_deref().unwrap_or(""))?;
-    let ready = setup::ready(choice)?;
-    ready.toolchain.install(&ready.server, Profile::Release)?;
-    let cluster = step("starting the benchmark's server", || {
-        let cluster = Cluster::launch(&ready.server, SETTINGS)?;
-        cluster.try_prepare_template()?;
-        Ok(cluster)
-    })?;
-    for folder in folders {
-        compare(&cluster.db(), &folder, options)?;
+    let usual = if options.instructions { Scale::Small } else { Scale::Full };
+    let mut stand = Stand::build(choice, options.scale.unwrap_or(usual))?;
+    let mut missed = Vec::new();
+    for fact in &facts {
+        say(fact.name);
+        println!("\n{}: {}", fact.name, fact.what);
+        if !(fact.tell)(&stand, options.rounds).with_context(|| fact.name)? {
+            missed.push(fact.name);
+        }
+    }
+    if options.instructions {
+        stand.count_instructions()?;
+    }
+    for mut contest in contests {
+        if options.quick {
+            let mut position = 0;
+            contest.entries.retain(|entry| {
+                position += 1;
+                position == 1 || entry.is_ours
+            });
+        }
+        let contest = &contest;
+        let kept = if options.instructions {
+            table::instructions(contest, &count(&stand, contest)?)
+        } else {
+            table::time(contest, &measure(&stand, contest, options.rounds)?)
+        };
+        if !kept {
+            missed.push(contest.name);
+        }
+    }
+    if !missed.is_empty() {
+        println!("\nmissed: {}", missed.join(", "));
     }
     Ok(())
 }
 
-fn folders(filter: &str) -> Result<Vec<PathBuf>> {
-    let all = workspace::root().join("pgrx-tests/bench");
-    let mut folders = Vec::new();
-    for entry in fs::read_dir(&all).with_context(|| format!("there are no benchmarks in {}", all.display()))? {
-        let entry = entry?;
-        if entry.path().join("setup.sql").is_file() && entry.file_name().to_string_lossy().contains(filter) {
-            folders.push(entry.path());
-        }
-    }
-    if folders.is_empty() {
-        bail!("no benchmark in {} matches \"{filter}\"", all.display());
-    }
-    folders.sort();
-    Ok(folders)
-}
-
-/// A pgbench script and what it took, in milliseconds, one figure a round.
-struct Variant {
-    name: String,
-    script: PathBuf,
-    role: Option<String>,
-    arguments: Vec<String>,
-    latencies: Vec<f64>,
-}
-
-impl Variant {
-    fn read(script: PathBuf) -> Result<Self> {
-        let text = fs::read_to_string(&script).with_context(|| format!("cannot read {}", script.display()))?;
-        let said = |key: &str| text.lines().find_map(|line| line.strip_prefix("-- ")?.strip_prefix(key)).map(str::trim);
-        Ok(Self {
-            name: script.file_stem().unwrap_or_default().to_string_lossy().into_owned(),
-            role: said("role:").map(str::to_owned),
-            arguments: said("pgbench:")
-                .unwrap_or("--protocol=prepared")
-                .split_whitespace()
-                .map(str::to_owned)
-                .collect(),
-            latencies: Vec::new(),
-            script,
+/// The instructions of one execution, for each side.
+fn count(stand: &Stand, contest: &Contest) -> Result<Vec<f64>> {
+    say(format_args!("{}: counting", contest.name));
+    contest
+        .entries
+        .iter()
+        .map(|entry| {
+            // What a session does besides cancels out.
+            let once = session(stand, contest, entry, contest.count)?;
+            let twice = session(stand, contest, entry, 2 * contest.count)?;
+            Ok((twice as f64 - once as f64) / contest.count as f64)
         })
-    }
+        .collect()
+}
 
-    fn measure(&mut self, db: &Db, seconds: u32) -> Result<()> {
-        let mut pgbench = db.program("pgbench");
-        if let Some(role) = &self.role {
-            pgbench.env("PGUSER", role);
+/// The instructions of a whole session.
+fn session(stand: &Stand, contest: &Contest, entry: &Entry, times: u64) -> Result<u64> {
+    let mut runner = begin(stand, contest, entry)?;
+    let pid = runner.pid;
+    runner.run(times)?;
+    runner.end()?;
+    stand.instructions(pid)
+}
+
+fn begin(stand: &Stand, contest: &Contest, entry: &Entry) -> Result<Runner> {
+    let context = || format!("{}: {}", contest.name, entry.label);
+    let mut runner = (entry.start)(stand).with_context(context)?;
+    runner.run(contest.warmup).with_context(context)?;
+    Ok(runner)
+}
+
+/// How long the floor is to work in a round, in nanoseconds on a CPU.
+const ROUND: u64 = 150_000_000;
+
+/// The time of one execution on a CPU, one figure a round, for each side.
+fn measure(stand: &Stand, contest: &Contest, rounds: u64) -> Result<Vec<Sample>> {
+    let mut runners = contest.entries.iter().map(|entry| begin(stand, contest, entry)).collect::<Result<Vec<_>>>()?;
+    let times = calibrate(&mut runners[0])?;
+    say(format_args!("{}: {rounds} rounds of {times} executions", contest.name));
+    let mut samples = vec![Sample::default(); runners.len()];
+    for round in 0..rounds as usize {
+        // Another one begins each time: none always follows the same one.
+        for turn in 0..runners.len() {
+            let side = (round + turn) % runners.len();
+            let runner = &mut runners[side];
+            let before = on_cpu(runner.pid)?;
+            runner.run(times)?;
+            let spent = on_cpu(runner.pid)? - before;
+            samples[side].push(spent as f64 / times as f64);
         }
-        // A copy: the server's system user, who runs pgbench, may not be able to read the checkout.
-        let copy = db.cluster().data().join("bench.sql");
-        fs::copy(&self.script, &copy)?;
-        pgbench.args(["--no-vacuum", &format!("--time={seconds}"), "--file"]).arg(&copy).args(&self.arguments);
-        let report = process::output(&mut pgbench)?;
-        self.latencies.push(latency(&report).with_context(|| format!("pgbench says no latency:\n{report}"))?);
-        Ok(())
     }
+    for runner in runners {
+        runner.end()?;
+    }
+    Ok(samples)
 }
 
-fn compare(db: &Db, folder: &Path, options: &Options) -> Result<()> {
-    let name = folder.file_name().unwrap_or_default().to_string_lossy().into_owned();
-    let is_variant = |script: &PathBuf| script.file_name().is_some_and(|file| file != "setup.sql");
-    let mut variants: Vec<Variant> =
-        narrate::scripts(folder)?.into_iter().filter(is_variant).map(Variant::read).collect::<Result<_>>()?;
-    if variants.len() < 2 {
-        bail!("{} has nothing to compare: it wants a floor and a variant beside setup.sql", folder.display());
-    }
-    step(format_args!("{name}: setup"), || {
-        let setup = fs::File::open(folder.join("setup.sql"))?;
-        let mut psql = db.program("psql");
-        psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]).stdin(setup).stdout(std::process::Stdio::null());
-        process::run(&mut psql)
-    })?;
-    for round in 1..=options.rounds {
-        say(format_args!("{name}: round {round} of {}", options.rounds));
-        for variant in &mut variants {
-            variant.measure(db, options.seconds)?;
+/// How often the floor does its work in a round.
+fn calibrate(floor: &mut Runner) -> Result<u64> {
+    let mut times = 1;
+    loop {
+        let (before, begun) = (on_cpu(floor.pid)?, Instant::now());
+        floor.run(times)?;
+        let spent = (on_cpu(floor.pid)? - before).max(1);
+        if spent >= ROUND / 4 || begun.elapsed().as_secs() >= 2 {
+            return Ok((times * ROUND).div_ceil(spent));
         }
+        times *= 4;
     }
-    println!("\n{name:<28} {:>10} {:>8} {:>17}", "median ms", "ratio", "quartiles");
-    let floors = variants[0].latencies.clone();
-    for Variant { name, latencies, .. } in &variants {
-        // Round by round against the floor beside it: what slows the machine for a while slows both.
-        let ratios: Vec<f64> = latencies.iter().zip(&floors).map(|(own, floor)| own / floor).collect();
-        println!(
-            "{name:<28} {:>10.4} {:>8.2} {:>8.2} .. {:.2}",
-            quantile(latencies, 0.5),
-            quantile(&ratios, 0.5),
-            quantile(&ratios, 0.25),
-            quantile(&ratios, 0.75)
-        );
-    }
-    Ok(())
 }
 
-/// `latency average = 0.123 ms`
-fn latency(report: &str) -> Option<f64> {
-    let line = report.lines().find_map(|line| line.strip_prefix("latency average = "))?;
-    line.strip_suffix(" ms")?.parse().ok()
-}
-
-/// By linear interpolation; `values` is not empty.
-fn quantile(values: &[f64], q: f64) -> f64 {
-    let mut sorted = values.to_vec();
-    sorted.sort_by(f64::total_cmp);
-    let at = q * (sorted.len() - 1) as f64;
-    let (low, high) = (sorted[at.floor() as usize], sorted[at.ceil() as usize]);
-    low + (high - low) * at.fract()
-}
-
-#[cfg(test)]
-mod tests {
-    use super::{latency, quantile};
-
-    #[test]
-    fn quantiles_interpolate() {
-        assert_eq!(quantile(&[3.0, 1.0, 2.0], 0.5), 2.0);
-        assert_eq!(quantile(&[1.0, 2.0], 0.25), 1.25);
-        assert_eq!(quantile(&[5.0], 0.75), 5.0);
-    }
-
-    #[test]
-    fn the_latency_is_read_from_pgbench() {
-        assert_eq!(latency("tps = 1\nlatency average = 0.052 ms\n"), Some(0.052));
-        assert_eq!(latency("pgbench: error"), None);
-    }
+/// Nanoseconds that a process has been on a CPU.
+fn on_cpu(pid: i32) -> Result<u64> {
+    let path = format!("/proc/{pid}/schedstat");
+    let text = fs::read_to_string(&path)
+        .with_context(|| format!("{path} (time is measured on Linux only; --instructions is not)"))?;
+    text.split(' ').next().and_then(|first| first.parse().ok()).with_context(|| format!("{path} says \"{text}\""))
 }
