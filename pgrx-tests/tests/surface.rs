@@ -37,6 +37,8 @@ fn everything_says_what_it_is_for() {
         SELECT pg_describe_object(m.classid, m.objid, 0) FROM members m
          WHERE obj_description(m.objid, m.classid::regclass::name) IS NULL
            AND m.objid NOT IN (SELECT seqrelid FROM pg_sequence)
+           AND m.objid NOT IN (SELECT t.typarray FROM pg_type t)
+           AND m.objid NOT IN (SELECT t.oid FROM pg_type t WHERE t.typrelid <> 0)
          ORDER BY 1";
     Db::new().admin().sees(undocumented, &[]);
 }

@@ -623,7 +623,8 @@ mod tests {
                 "CREATE POLICY tenancy_isolation_delete ON public.orders AS RESTRICTIVE FOR DELETE \
                  USING (tenancy_internal.may_write())",
                 "CREATE POLICY tenancy_open ON public.orders \
-                 USING (((true)::tenancy_internal.open_rows OR (tenant_id IS NULL)))",
+                 USING ((tenant_id = tenancy.current_tenant_id())) \
+                 WITH CHECK (((true)::tenancy_internal.open_rows OR (tenant_id IS NULL)))",
                 "CREATE TRIGGER tenancy_truncate_guard BEFORE TRUNCATE ON public.orders FOR EACH STATEMENT \
                  EXECUTE FUNCTION tenancy_internal.refuse_truncate()",
                 "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY",

@@ -101,40 +101,45 @@ pub fn wanted(access: Access, column: &Ident, found: Option<&Column>, key: Optio
         Sql::text("(").sql(&column).then(" = ").then(function).then(")")
     };
     let restrict = |name, command, using, check| Spec { name, is_permissive: false, command, using, check };
-    let mut specs = match (access, key) {
-        (Access::Tenant, Some(key)) => vec![
-            restrict(ISOLATION, '*', Some(equals(current(key))), Some(equals(writing(key)))),
-            restrict(ISOLATION_DELETE, 'd', Some(Sql::text("tenancy_internal.may_write()")), None),
-        ],
+    // True, by the planner's folding; it names the tenant column and the extension's domain to go with either.
+    let open_to_write = Sql::text("((true)::tenancy_internal.open_rows OR (").ident(column).then(" IS NULL))");
+    let companion = |command, using, check| {
+        open.then_some(Spec { name: OPEN, is_permissive: true, command, using: Some(using), check })
+    };
+    let (mut specs, companion) = match (access, key) {
+        (Access::Tenant, Some(key)) => (
+            vec![
+                restrict(ISOLATION, '*', Some(equals(current(key))), Some(equals(writing(key)))),
+                restrict(ISOLATION_DELETE, 'd', Some(Sql::text("tenancy_internal.may_write()")), None),
+            ],
+            // The same predicate once more: the rewriter drops what it has already, so a query carries it once.
+            companion('*', equals(current(key)), Some(open_to_write)),
+        ),
         (Access::Shared, Some(key)) => {
             let readable = Sql::text("(").sql(&equals(current(key))).then(" OR (").ident(column).then(" IS NULL))");
-            vec![
-                restrict(ISOLATION, 'r', Some(readable), None),
-                restrict(ISOLATION_INSERT, 'a', None, Some(equals(writing(key)))),
-                restrict(ISOLATION_UPDATE, 'w', Some(equals(current(key))), Some(equals(writing(key)))),
-                restrict(ISOLATION_DELETE, 'd', Some(equals(writing(key))), None),
-            ]
+            (
+                vec![
+                    restrict(ISOLATION, 'r', Some(readable.clone()), None),
+                    restrict(ISOLATION_INSERT, 'a', None, Some(equals(writing(key)))),
+                    restrict(ISOLATION_UPDATE, 'w', Some(equals(current(key))), Some(equals(writing(key)))),
+                    restrict(ISOLATION_DELETE, 'd', Some(equals(writing(key))), None),
+                ],
+                companion('*', readable, Some(open_to_write)),
+            )
         }
         _ => {
             let never = || Some(Sql::text("(NOT (true)::tenancy_internal.open_rows)"));
-            vec![
-                restrict(ISOLATION_INSERT, 'a', None, never()),
-                restrict(ISOLATION_UPDATE, 'w', never(), None),
-                restrict(ISOLATION_DELETE, 'd', never(), None),
-            ]
+            (
+                vec![
+                    restrict(ISOLATION_INSERT, 'a', None, never()),
+                    restrict(ISOLATION_UPDATE, 'w', never(), None),
+                    restrict(ISOLATION_DELETE, 'd', never(), None),
+                ],
+                companion('r', Sql::text("(true)::tenancy_internal.open_rows"), None),
+            )
         }
     };
-    if open {
-        // It names the tenant column to go with it, and open_rows to go with the extension; both fold to true.
-        let using = match access {
-            Access::Reference => Sql::text("(true)::tenancy_internal.open_rows"),
-            Access::Tenant | Access::Shared => {
-                Sql::text("((true)::tenancy_internal.open_rows OR (").ident(column).then(" IS NULL))")
-            }
-        };
-        let command = if access == Access::Reference { 'r' } else { '*' };
-        specs.push(Spec { name: OPEN, is_permissive: true, command, using: Some(using), check: None });
-    }
+    specs.extend(companion);
     specs
 }
 

@@ -87,9 +87,13 @@ impl fmt::Display for Key {
 
 /// `uuid_in` takes braces, either case and hyphens in several places; whatever it could read must not be a code.
 fn uuid_shape(text: &str) -> Option<Uuid> {
+    const DIGITS: usize = 32;
+    if text.len() < DIGITS {
+        return None;
+    }
     let inner = text.strip_prefix('{').and_then(|t| t.strip_suffix('}')).unwrap_or(text);
     let digits: String = inner.chars().filter(|c| *c != '-').collect();
-    if digits.len() == 32 { Uuid::try_parse(&digits).ok() } else { None }
+    if digits.len() == DIGITS { Uuid::try_parse(&digits).ok() } else { None }
 }
 
 /// Which of the three keys a tenant column holds.

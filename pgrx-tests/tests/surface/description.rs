@@ -31,7 +31,7 @@ pub fn describe(admin: &Session) -> String {
     text
 }
 
-/// Temporary helpers of this session. Grants leave out the owner, whose rights differ between majors (MAINTAIN).
+/// Temporary helpers of this session. Newer majors count row types and array types as members. Grants leave out the owner, whose rights differ between majors (MAINTAIN).
 const HELPERS: &str = r"
 CREATE FUNCTION pg_temp.grants(acl aclitem[], owner oid) RETURNS text LANGUAGE sql AS $$
     SELECT COALESCE('granted: ' || string_agg(who || ' ' || rights, '; ' ORDER BY who), 'granted to nobody')
@@ -40,9 +40,13 @@ CREATE FUNCTION pg_temp.grants(acl aclitem[], owner oid) RETURNS text LANGUAGE s
                               ORDER BY a.privilege_type) AS rights
               FROM aclexplode(acl) a WHERE a.grantee <> owner GROUP BY 1) g
 $$;
-CREATE FUNCTION pg_temp.comment(class regclass, object oid, sub integer DEFAULT 0) RETURNS text LANGUAGE sql AS $$
+CREATE FUNCTION pg_temp.comment(class oid, object oid, sub integer DEFAULT 0) RETURNS text LANGUAGE sql AS $$
     SELECT COALESCE((SELECT 'comment: ' || d.description FROM pg_description d
                       WHERE d.classoid = class AND d.objoid = object AND d.objsubid = sub), 'no comment')
+$$;
+CREATE FUNCTION pg_temp.is_by_product(class oid, object oid) RETURNS boolean LANGUAGE sql AS $$
+    SELECT class = 'pg_type'::regclass
+           AND EXISTS (SELECT FROM pg_type t WHERE object = t.typarray OR object = t.oid AND t.typrelid <> 0)
 $$;
 CREATE VIEW pg_temp.members AS
     SELECT d.classid, d.objid FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
@@ -54,7 +58,7 @@ const KINDS: &[Kind] = &[
         title: "extension",
         sql: "SELECT concat_ws(chr(10), e.extname,
                   'in schema ' || e.extnamespace::regnamespace, CASE WHEN e.extrelocatable THEN 'relocatable' END,
-                  pg_temp.comment('pg_extension', e.oid),
+                  pg_temp.comment('pg_extension'::regclass, e.oid),
                   (SELECT string_agg('dumped: ' || c.relation || COALESCE(' ' || NULLIF(c.condition, ''), ''), chr(10)
                                      ORDER BY c.relation::text)
                      FROM (SELECT unnest(e.extconfig)::regclass AS relation, unnest(e.extcondition) AS condition) c))
@@ -64,7 +68,7 @@ const KINDS: &[Kind] = &[
         title: "schemas",
         sql: "SELECT concat_ws(chr(10), n.nspname,
                   pg_temp.grants(COALESCE(n.nspacl, acldefault('n', n.nspowner)), n.nspowner),
-                  pg_temp.comment('pg_namespace', n.oid))
+                  pg_temp.comment('pg_namespace'::regclass, n.oid))
                 FROM pg_temp.members m JOIN pg_namespace n ON n.oid = m.objid
                WHERE m.classid = 'pg_namespace'::regclass ORDER BY n.nspname",
     },
@@ -81,7 +85,7 @@ const KINDS: &[Kind] = &[
                       CASE WHEN p.prosecdef THEN 'security definer' END,
                       'set ' || array_to_string(p.proconfig, ' set ')),
                   pg_temp.grants(COALESCE(p.proacl, acldefault('f', p.proowner)), p.proowner),
-                  pg_temp.comment('pg_proc', p.oid))
+                  pg_temp.comment('pg_proc'::regclass, p.oid))
                 FROM pg_temp.members m JOIN pg_proc p ON p.oid = m.objid JOIN pg_language l ON l.oid = p.prolang
                WHERE m.classid = 'pg_proc'::regclass
                ORDER BY p.pronamespace::regnamespace::text, p.proname, pg_get_function_identity_arguments(p.oid)",
@@ -117,7 +121,7 @@ const KINDS: &[Kind] = &[
                                  'with check ' || pg_get_expr(y.polwithcheck, y.polrelid)), chr(10) ORDER BY y.polname)
                      FROM pg_policy y WHERE y.polrelid = c.oid),
                   pg_temp.grants(COALESCE(c.relacl, acldefault(CASE c.relkind WHEN 'S' THEN 's' ELSE 'r' END::\"char\", c.relowner)), c.relowner),
-                  CASE WHEN c.relkind <> 'S' THEN pg_temp.comment('pg_class', c.oid) END)
+                  CASE WHEN c.relkind <> 'S' THEN pg_temp.comment('pg_class'::regclass, c.oid) END)
                 FROM pg_temp.members m JOIN pg_class c ON c.oid = m.objid
                WHERE m.classid = 'pg_class'::regclass ORDER BY c.oid::regclass::text",
     },
@@ -126,15 +130,20 @@ const KINDS: &[Kind] = &[
         sql: "SELECT concat_ws(chr(10), t.evtname,
                   'on ' || t.evtevent || ' of ' || array_to_string(t.evttags, ', ')
                       || CASE t.evtenabled WHEN 'O' THEN '' ELSE ' enabled ' || t.evtenabled::text END,
-                  'calls ' || t.evtfoid::regproc, pg_temp.comment('pg_event_trigger', t.oid))
+                  'calls ' || t.evtfoid::regproc, pg_temp.comment('pg_event_trigger'::regclass, t.oid))
                 FROM pg_temp.members m JOIN pg_event_trigger t ON t.oid = m.objid
                WHERE m.classid = 'pg_event_trigger'::regclass ORDER BY t.evtname",
     },
     Kind {
         title: "other members",
-        sql: "SELECT pg_describe_object(m.classid, m.objid, 0) FROM pg_temp.members m
+        sql: "SELECT concat_ws(chr(10), pg_describe_object(m.classid, m.objid, 0),
+                  (SELECT 'is ' || format_type(t.typbasetype, t.typtypmod) FROM pg_type t
+                    WHERE m.classid = 'pg_type'::regclass AND t.oid = m.objid AND t.typtype = 'd'),
+                  pg_temp.comment(m.classid, m.objid))
+                FROM pg_temp.members m
                WHERE m.classid NOT IN ('pg_namespace'::regclass, 'pg_proc'::regclass, 'pg_class'::regclass,
                                        'pg_event_trigger'::regclass)
+                 AND NOT pg_temp.is_by_product(m.classid, m.objid)
                ORDER BY 1",
     },
     Kind {
