@@ -123,6 +123,19 @@ WITH RECURSIVE family(relation, depth) AS (
 SELECT f.relation FROM family f GROUP BY f.relation ORDER BY pg_catalog.max(f.depth), f.relation::regclass::text
 $$;
 
+-- The tenant column by its present name: the policy knows it after a rename, the record does not.
+CREATE FUNCTION tenancy_internal.tenant_column(relation oid, recorded name) RETURNS name
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE((SELECT a.attname
+                       FROM pg_policy y
+                       JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = y.oid
+                                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid = y.polrelid
+                       JOIN pg_attribute a ON a.attrelid = y.polrelid AND a.attnum = d.refobjsubid
+                      WHERE y.polrelid = relation AND y.polname = 'tenancy_isolation' AND d.refobjsubid > 0
+                      LIMIT 1),
+                    recorded)
+$$;
+
 -- (true)::tenancy_internal.open_rows is true, costs nothing (the planner folds it) and goes with the extension: a policy
 -- that says so is dropped by DROP EXTENSION ... CASCADE, which closes the table.
 CREATE DOMAIN tenancy_internal.open_rows AS boolean;
@@ -161,7 +174,7 @@ $$;
 
 CREATE VIEW tenancy.protected_tables AS
 SELECT p.relation,
-       p.tenant_column,
+       tenancy_internal.tenant_column(p.relation, p.tenant_column) AS tenant_column,
        p.tenant_key,
        p.access,
        p.reference,
@@ -207,6 +220,7 @@ COMMENT ON COLUMN tenancy.protected_tables.part_of IS 'the protected table whose
 COMMENT ON COLUMN tenancy.protected_tables.is_enforced IS 'row security is on and forced, and the isolation policy is there';
 COMMENT ON FUNCTION tenancy_internal.describe_table(oid, oid) IS 'what protection looks at in a relation';
 COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names for attribute numbers';
+COMMENT ON FUNCTION tenancy_internal.tenant_column(oid, name) IS 'the tenant column of a protected table by its present name';
 COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its partitions and its inheritance children';
 COMMENT ON DOMAIN tenancy_internal.open_rows IS 'boolean; a policy that uses it goes with the extension';
 COMMENT ON FUNCTION tenancy_internal.role_danger(oid) IS 'why a role must not be an application role; NULL when it may';

@@ -65,6 +65,7 @@ pub enum TenancyError {
     // arguments
     MissingArgument { argument: &'static str },
     UnknownChoice { argument: &'static str, given: String, choices: &'static [&'static str] },
+    NotAnObject { argument: &'static str },
     MalformedName { name: String },
     // registry
     MalformedTenant { text: String },
@@ -126,6 +127,10 @@ impl TenancyError {
             E::UnknownChoice { argument, given, choices } => {
                 Face::new(InvalidParameterValue, format!("\"{given}\" is not a value of \"{argument}\""))
                     .hint(format!("Use one of: {}.", choices.join(", ")))
+            }
+            E::NotAnObject { argument } => {
+                Face::new(InvalidParameterValue, format!("argument \"{argument}\" must be a JSON object"))
+                    .hint("Give a value such as '{\"region\": \"eu\"}'.")
             }
             E::MalformedName { name } => Face::new(InvalidParameterValue, format!("\"{name}\" cannot be a name"))
                 .hint("A name has 1 to 63 bytes."),

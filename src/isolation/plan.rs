@@ -168,7 +168,8 @@ fn no_table() -> TenancyError {
     TenancyError::Internal { what: "the table does not exist any more".into() }
 }
 
-fn refuse_unfit(table: &Table) -> Result<(), TenancyError> {
+/// Refuses what is no table of the user's own.
+pub fn refuse_unfit(table: &Table) -> Result<(), TenancyError> {
     let relation = table.name.clone();
     let kind = match table.kind {
         'r' | 'p' => None,

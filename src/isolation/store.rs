@@ -169,7 +169,8 @@ fn facts(
     let oids: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
     let neighbours = neighbours(&oids, view)?;
     let lacks_column = |root: &&Table| root.column(&request.column).is_none() && request.access == Access::Tenant;
-    let has_rows = match family.first().filter(lacks_column).filter(|root| matches!(root.kind, 'r' | 'p')) {
+    let is_fit = |root: &&Table| root.is_owned && plan::refuse_unfit(root).is_ok();
+    let has_rows = match family.first().filter(lacks_column).filter(is_fit) {
         Some(root) => {
             let sql = Sql::text("SELECT EXISTS (SELECT FROM ").name(&root.name).then(")");
             spi::read_in(view, &sql, &[], |row| row.must::<bool>(1))?.first().copied().unwrap_or(false)
@@ -219,7 +220,8 @@ fn neighbours(family: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, Ten
         spi::read_in(
             view,
             &Sql::text(
-                "SELECT p.relation::pg_catalog.oid, p.tenant_column::text, p.access
+                "SELECT p.relation::pg_catalog.oid, tenancy_internal.tenant_column(p.relation, p.tenant_column)::text,
+                        p.access
                    FROM tenancy_internal.protected_tables p
                   WHERE p.relation <> ALL ($1)
                     AND EXISTS (SELECT FROM pg_catalog.pg_constraint k
@@ -254,7 +256,8 @@ fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
         spi::read_in(
             view,
             &Sql::text(
-                "SELECT relation::pg_catalog.oid, root::pg_catalog.oid, tenant_column::text, access, reference, undo::text
+                "SELECT relation::pg_catalog.oid, root::pg_catalog.oid,
+                        tenancy_internal.tenant_column(relation, tenant_column)::text, access, reference, undo::text
                    FROM tenancy_internal.protected_tables",
             ),
             &[],
@@ -281,7 +284,7 @@ fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
 }
 
 fn lock(target: Oid) -> Result<(), TenancyError> {
-    let root = family(target, spi::Snapshot::Latest)?;
+    let root = spi::undisturbed(|| family(target, spi::Snapshot::Latest))?;
     match root.first() {
         Some(root) => spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN ACCESS EXCLUSIVE MODE"), &[]),
         None => Err(TenancyError::Internal { what: "the table was dropped meanwhile".into() }),
@@ -312,6 +315,11 @@ fn carry_out(step: &Step) -> Result<(), TenancyError> {
                 rows,
             }),
         },
+        (Step::AddColumn { table, column, .. }, Some(sql)) => {
+            spi::run(&sql, &[])?;
+            spi::notice(&format!("column {column} (uuid) added to {table}"));
+            Ok(())
+        }
         (_, Some(sql)) => spi::run(&sql, &[]),
         (Step::Note { table, text }, None) => {
             spi::notice(&format!("{table}: {text}"));
@@ -481,23 +489,7 @@ pub struct Outcome {
 /// Protects every table of `schema` that has the tenant column; says why the others were left.
 pub fn protect_schema(schema: &str, arguments: &Arguments<'_>) -> Result<Vec<Outcome>, TenancyError> {
     let request = request(arguments)?;
-    let schema = Ident::new(schema)?;
-    let known = spi::read(
-        &Sql::text("SELECT 1 FROM pg_catalog.pg_namespace WHERE nspname = $1::text"),
-        &[schema.as_str().into()],
-        |row| row.must::<i32>(1),
-    )?;
-    if known.is_empty() {
-        return Err(TenancyError::UnknownSchema { schema });
-    }
-    let relations = spi::read(
-        &Sql::text(
-            "SELECT c.oid FROM pg_catalog.pg_class c JOIN pg_catalog.pg_namespace n ON n.oid = c.relnamespace
-              WHERE n.nspname = $1::text AND c.relkind IN ('r', 'p', 'f', 'm') ORDER BY c.relname",
-        ),
-        &[schema.as_str().into()],
-        |row| row.must::<Oid>(1),
-    )?;
+    let relations = spi::undisturbed(|| relations_of(Ident::new(schema)?))?;
     let mut outcomes = Vec::new();
     for relation in relations {
         let Some(table) = describe_one(relation, spi::Snapshot::Latest)? else { continue };
@@ -516,6 +508,23 @@ pub fn protect_schema(schema: &str, arguments: &Arguments<'_>) -> Result<Vec<Out
         outcomes.push(Outcome { relation, outcome, reason });
     }
     Ok(outcomes)
+}
+
+fn relations_of(schema: Ident) -> Result<Vec<Oid>, TenancyError> {
+    let found = spi::read(
+        &Sql::text("SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::text"),
+        &[schema.as_str().into()],
+        |row| row.must::<Oid>(1),
+    )?;
+    let Some(namespace) = found.first() else { return Err(TenancyError::UnknownSchema { schema }) };
+    spi::read(
+        &Sql::text(
+            "SELECT oid FROM pg_catalog.pg_class
+              WHERE relnamespace = $1 AND relkind IN ('r', 'p', 'f', 'm') ORDER BY relname",
+        ),
+        &[(*namespace).into()],
+        |row| row.must::<Oid>(1),
+    )
 }
 
 /// Closes every protected table to all whom row security binds; for the moment the extension goes.

@@ -19,9 +19,9 @@ impl Code {
     /// Takes `text` as a code. 22023 when it is empty, longer than 100 bytes, holds control characters or outer white
     /// space, or could be read as a tenant's number or id (ARCHITECTURE, Names: one text names one tenant).
     pub fn new(text: &str) -> Result<Self, TenancyError> {
-        match text.parse()? {
-            Key::Code(code) => Ok(code),
-            Key::Id(_) | Key::Number(_) => Err(TenancyError::MalformedCode { code: text.to_owned() }),
+        match text.parse() {
+            Ok(Key::Code(code)) => Ok(code),
+            Ok(Key::Id(_) | Key::Number(_)) | Err(_) => Err(TenancyError::MalformedCode { code: text.to_owned() }),
         }
     }
 

@@ -19,6 +19,8 @@ pub struct NewTenant<'a> {
 
 pub fn create(new: NewTenant<'_>, if_not_exists: bool) -> Result<Uuid, TenancyError> {
     let code = Code::new(new.code)?;
+    json_object("settings", Some(new.settings))?;
+    json_object("contact", Some(new.contact))?;
     known_plan(new.plan)?;
     loop {
         let created = spi::write(
@@ -110,6 +112,14 @@ fn known_plan(plan: &str) -> Result<(), TenancyError> {
     Ok(())
 }
 
+fn json_object(argument: &'static str, value: Option<AnyElement>) -> Result<(), TenancyError> {
+    let sql = Sql::text("SELECT pg_catalog.jsonb_typeof($1) <> 'object'");
+    match spi::read(&sql, &[spi::jsonb(value)], |row| row.get::<bool>(1))?.first() {
+        Some(Some(true)) => Err(TenancyError::NotAnObject { argument }),
+        _ => Ok(()),
+    }
+}
+
 pub fn update(
     tenant: &Key,
     name: Option<&str>,
@@ -117,6 +127,8 @@ pub fn update(
     contact: Option<AnyElement>,
 ) -> Result<(), TenancyError> {
     let id = known(tenant)?;
+    json_object("settings", settings)?;
+    json_object("contact", contact)?;
     spi::run(
         &Sql::text(
             "UPDATE tenancy.tenants
