@@ -579,6 +579,153 @@ fn foreign_keys_between_protected_tables_get_the_tenant_and_lose_it_again() {
 }
 
 #[test]
+fn foreign_keys_of_every_kind_are_scoped_or_told_of_and_come_back() {
+    let scene = Scene::new();
+    scene.owner.run(
+        "CREATE TABLE one (id int PRIMARY KEY, tenant_id uuid NOT NULL);
+         CREATE TABLE parted (id int, k int, tenant_id uuid NOT NULL, PRIMARY KEY (id, k)) PARTITION BY LIST (k);
+         CREATE TABLE parted_1 PARTITION OF parted FOR VALUES IN (1);
+         CREATE TABLE children (id int, k int, tenant_id uuid NOT NULL, a int, b int, FOREIGN KEY (a, b) REFERENCES parted)
+             PARTITION BY LIST (k);
+         CREATE TABLE children_1 PARTITION OF children DEFAULT;
+         CREATE TABLE full_of_two (tenant_id uuid NOT NULL, a int, b int, FOREIGN KEY (a, b) REFERENCES parted MATCH FULL);
+         CREATE TABLE full_of_one (tenant_id uuid NOT NULL, o int REFERENCES one MATCH FULL);
+         CREATE TABLE unchecked (tenant_id uuid NOT NULL, o int);
+         ALTER TABLE unchecked ADD CONSTRAINT later FOREIGN KEY (o) REFERENCES one NOT VALID;
+         CREATE TABLE other_key (tenant_code text NOT NULL, o int REFERENCES one);
+         CREATE TABLE shared (tenant_id uuid, o int REFERENCES one);
+         CREATE UNIQUE INDEX ON one (tenant_id, id);
+         CREATE TABLE by_hand (tenant_id uuid NOT NULL, o int, FOREIGN KEY (tenant_id, o) REFERENCES one (tenant_id, id));
+         CREATE TABLE base (tenant_id uuid NOT NULL);
+         CREATE TABLE derived (o int REFERENCES one) INHERITS (base)",
+    );
+    let before = scene.dump();
+    let tables = [
+        "one",
+        "parted",
+        "children",
+        "full_of_two",
+        "full_of_one",
+        "unchecked",
+        "other_key",
+        "shared",
+        "by_hand",
+        "base",
+    ];
+    for order in [tables.to_vec(), tables.into_iter().rev().collect()] {
+        for table in &order {
+            let arguments = match *table {
+                "other_key" => ", 'tenant_code'",
+                "shared" => ", access => 'shared'",
+                _ => "",
+            };
+            scene.owner.run(&format!("SELECT tenancy.protect_table('{table}'{arguments})"));
+        }
+        scene.owner.sees(
+        "SELECT conrelid::regclass, pg_get_constraintdef(oid) FROM pg_constraint
+          WHERE contype = 'f' AND conparentid = 0 AND connamespace = 'public'::regnamespace ORDER BY conrelid::regclass::text",
+        &[
+            "by_hand|FOREIGN KEY (tenant_id, o) REFERENCES one(tenant_id, id)",
+            "children|FOREIGN KEY (tenant_id, a, b) REFERENCES parted(tenant_id, id, k)",
+            "derived|FOREIGN KEY (tenant_id, o) REFERENCES one(tenant_id, id)",
+            "full_of_one|FOREIGN KEY (tenant_id, o) REFERENCES one(tenant_id, id)",
+            "full_of_two|FOREIGN KEY (a, b) REFERENCES parted(id, k) MATCH FULL",
+            "other_key|FOREIGN KEY (o) REFERENCES one(id)",
+            "shared|FOREIGN KEY (o) REFERENCES one(id)",
+            "unchecked|FOREIGN KEY (tenant_id, o) REFERENCES one(tenant_id, id) NOT VALID",
+        ],
+    );
+        // Each key that stays open is told of, by the plan of either end.
+        for (table, key) in
+            [("full_of_two", "full_of_two_a_b_fkey"), ("parted", "full_of_two_a_b_fkey"), ("one", "shared_o_fkey")]
+        {
+            scene.owner.sees(
+            &format!(
+                "SELECT count(*) FROM tenancy.plan_protection('{table}') WHERE action = 'note' AND reason LIKE '%{key}%another tenant%'"
+            ),
+            &["1"],
+        );
+        }
+        for table in &order {
+            scene.owner.run(&format!("SELECT tenancy.unprotect_table('{table}')"));
+        }
+        same_text(&before, &scene.dump());
+    }
+}
+
+#[test]
+fn unprotecting_takes_what_is_left_when_the_user_removed_some() {
+    let scene = Scene::new();
+    for damage in [
+        "DROP INDEX t_tenant_id_idx",
+        "ALTER INDEX t_tenant_id_idx RENAME TO mine",
+        "DROP POLICY tenancy_isolation ON t",
+        "DROP TRIGGER tenancy_truncate_guard ON t",
+        "ALTER TABLE t DISABLE ROW LEVEL SECURITY",
+        "ALTER TABLE t DROP CONSTRAINT tenancy_tenant_fkey",
+        "ALTER TABLE t DROP COLUMN tenant_id CASCADE",
+        "ALTER TABLE t RENAME COLUMN tenant_id TO whose",
+        "ALTER TABLE t ALTER COLUMN tenant_id DROP NOT NULL, ALTER COLUMN tenant_id DROP DEFAULT",
+        "ALTER TABLE t RENAME TO u; ALTER TABLE u RENAME TO t",
+    ] {
+        scene.owner.run(
+            "CREATE TABLE t (id int, tenant_id uuid); SELECT tenancy.protect_table('t', reference => 'foreign_key')",
+        );
+        scene.owner.run(damage);
+        scene.owner.run("SELECT tenancy.unprotect_table('t')");
+        scene.owner.sees(
+            "SELECT relrowsecurity, relforcerowsecurity, (SELECT count(*) FROM pg_policy WHERE polrelid = c.oid),
+                    (SELECT count(*) FROM pg_trigger WHERE tgrelid = c.oid), (SELECT count(*) FROM pg_attrdef WHERE adrelid = c.oid)
+               FROM pg_class c WHERE c.oid = 't'::regclass",
+            &["f|f|0|0|0"],
+        );
+        scene.owner.sees("SELECT relation FROM tenancy.protected_tables", &[]);
+        scene.owner.run("DROP TABLE t");
+    }
+}
+
+#[test]
+fn a_partition_that_comes_or_goes_is_met_by_the_next_call() {
+    let scene = Scene::new();
+    scene.owner.run(
+        "CREATE TABLE t (id int, tenant_id uuid) PARTITION BY LIST (id); CREATE TABLE t_1 PARTITION OF t FOR VALUES IN (1);
+         SELECT tenancy.protect_table('t');
+         CREATE TABLE t_2 PARTITION OF t FOR VALUES IN (2); CREATE TABLE t_3 (id int, tenant_id uuid NOT NULL);
+         ALTER TABLE t ATTACH PARTITION t_3 FOR VALUES IN (3);
+         SELECT tenancy.protect_table('t')",
+    );
+    scene.has_nothing_left_to_do("t", "");
+    scene.owner.sees(
+        "SELECT relation, is_enforced FROM tenancy.protected_tables ORDER BY relation::text",
+        &["t|t", "t_1|t", "t_2|t", "t_3|t"],
+    );
+    scene.owner.run("ALTER TABLE t DETACH PARTITION t_1");
+    scene.begin_as("red").sees("SELECT id FROM t_1", &[]);
+    scene.db.login(&scene.app).refused("55000", "SELECT id FROM t_1");
+    // Detached, it is a table of its own: it can be protected as one, and unprotected.
+    scene.owner.run("SELECT tenancy.protect_table('t_1'); SELECT tenancy.unprotect_table('t_1')");
+    scene.owner.run("SELECT tenancy.unprotect_table('t')");
+    scene.owner.sees("SELECT relation FROM tenancy.protected_tables", &[]);
+    scene.owner.sees("SELECT relname FROM pg_class WHERE relname LIKE 't%' AND relkind = 'r' AND relrowsecurity", &[]);
+}
+
+#[test]
+fn a_foreign_partition_stops_the_whole_with_a_clear_word() {
+    let scene = Scene::new();
+    scene.superuser.run(&format!(
+        "CREATE EXTENSION IF NOT EXISTS file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+         CREATE TABLE t (id int, tenant_id uuid) PARTITION BY LIST (id);
+         CREATE FOREIGN TABLE t_1 PARTITION OF t FOR VALUES IN (1) SERVER files OPTIONS (filename '/dev/null');
+         ALTER TABLE t OWNER TO {0}; ALTER FOREIGN TABLE t_1 OWNER TO {0}",
+        scene.owner_role
+    ));
+    let refusal = scene.superuser.refused("42809", "SELECT tenancy.protect_table('t')");
+    assert!(refusal.message().contains("t_1"), "{refusal:?}");
+    scene.superuser.sees("SELECT relation FROM tenancy.protected_tables", &[]);
+    scene.superuser.sees("SELECT relrowsecurity FROM pg_class WHERE oid = 't'::regclass", &["f"]);
+}
+
+#[test]
 fn kept_foreign_keys_are_told_of() {
     let scene = Scene::new();
     scene.owner.run(
