@@ -160,9 +160,9 @@ SELECT tenancy.unprotect_table('projects');
 RESET ROLE;
 
 -- The extension does not go while tables are protected; with CASCADE they are left closed.
+\set VERBOSITY terse
 DROP EXTENSION pg_tenancy;
 \echo :SQLSTATE
-\set VERBOSITY terse
 DROP EXTENSION pg_tenancy CASCADE;
 \d notes
 SET ROLE regress_app;
