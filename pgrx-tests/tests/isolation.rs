@@ -180,13 +180,14 @@ fn other_types_are_refused() {
         assert!(refusal.hint().is_some_and(|hint| hint.contains("uuid")), "{refusal:?}");
         scene.owner.run("DROP TABLE t");
     }
-    let icu = "SELECT count(*) > 0 FROM pg_collation WHERE collprovider = 'i'";
-    if scene.owner.value(icu) == "t" {
-        scene.owner.run(
-            "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false);
-             CREATE TABLE t (id int, tenant_code text COLLATE loose)",
-        );
-        scene.refuses("0A000", "protect_table('t', 'tenant_code')");
+    let loose = "CREATE COLLATION loose (provider = icu, locale = 'und-u-ks-level2', deterministic = false)";
+    match scene.owner.try_run(loose) {
+        Ok(()) => {
+            scene.owner.run("CREATE TABLE t (id int, tenant_code text COLLATE loose)");
+            scene.refuses("0A000", "protect_table('t', 'tenant_code')");
+        }
+        // A server built without ICU has no such collations.
+        Err(error) => assert!(format!("{error:?}").contains("ICU"), "{error:?}"),
     }
 }
 
@@ -262,8 +263,8 @@ fn rows_of_unknown_tenants_are_refused_with_a_sample() {
 fn what_is_no_table_of_the_users_is_refused() {
     let scene = Scene::new();
     scene.superuser.run(&format!(
-        "CREATE EXTENSION IF NOT EXISTS file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
-         CREATE FOREIGN TABLE elsewhere (id int, tenant_id uuid) SERVER files OPTIONS (filename '/dev/null');
+        "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER files FOREIGN DATA WRAPPER nothing;
+         CREATE FOREIGN TABLE elsewhere (id int, tenant_id uuid) SERVER files;
          ALTER FOREIGN TABLE elsewhere OWNER TO {}",
         scene.owner_role
     ));
@@ -713,9 +714,9 @@ fn a_partition_that_comes_or_goes_is_met_by_the_next_call() {
 fn a_foreign_partition_stops_the_whole_with_a_clear_word() {
     let scene = Scene::new();
     scene.superuser.run(&format!(
-        "CREATE EXTENSION IF NOT EXISTS file_fdw; CREATE SERVER files FOREIGN DATA WRAPPER file_fdw;
+        "CREATE FOREIGN DATA WRAPPER nothing; CREATE SERVER files FOREIGN DATA WRAPPER nothing;
          CREATE TABLE t (id int, tenant_id uuid) PARTITION BY LIST (id);
-         CREATE FOREIGN TABLE t_1 PARTITION OF t FOR VALUES IN (1) SERVER files OPTIONS (filename '/dev/null');
+         CREATE FOREIGN TABLE t_1 PARTITION OF t FOR VALUES IN (1) SERVER files;
          ALTER TABLE t OWNER TO {0}; ALTER FOREIGN TABLE t_1 OWNER TO {0}",
         scene.owner_role
     ));
