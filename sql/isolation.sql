@@ -7,7 +7,7 @@ CREATE TABLE tenancy_internal.protected_tables (
     tenant_key    text        CHECK (tenant_key IN ('id', 'number', 'code')),
     access        text        NOT NULL CHECK (access IN ('tenant', 'shared', 'reference')),
     reference     text        NOT NULL CHECK (reference IN ('policy', 'foreign_key')),
-    undo          jsonb       NOT NULL,        -- what unprotect_table puts back (isolation::plan::Undo)
+    undo          jsonb       NOT NULL,        -- what unprotect_table puts back (isolation::undo::Undo)
     protected_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
     protected_by  name        NOT NULL DEFAULT session_user
 );
@@ -80,6 +80,8 @@ SELECT jsonb_build_object(
                                  LEFT JOIN pg_attribute a ON a.attrelid = x.indrelid AND a.attnum = k.attnum AND k.attnum > 0
                                 WHERE k.position <= x.indnkeyatts),
                    'is_unique', x.indisunique,
+                   'is_attached', ic.relispartition,
+                   'definition', pg_get_indexdef(ic.oid),
                    'is_reliable', x.indisvalid AND x.indislive AND x.indimmediate AND x.indpred IS NULL
                ) ORDER BY ic.relname)
           FROM pg_index x JOIN pg_class ic ON ic.oid = x.indexrelid WHERE x.indrelid = c.oid), '[]'),

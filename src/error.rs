@@ -93,6 +93,7 @@ pub enum TenancyError {
     OtherTenant { expected: String, current: String },
     NotInstalled,
     // isolation
+    UnknownRelation { oid: u32 },
     NotATable { relation: QualifiedName, kind: &'static str },
     SystemTable { relation: QualifiedName },
     TemporaryTable { relation: QualifiedName },
@@ -245,8 +246,14 @@ impl TenancyError {
             E::NotInstalled => Face::new(UndefinedObject, "extension pg_tenancy is not installed in this database")
                 .hint("Run CREATE EXTENSION pg_tenancy."),
 
-            E::NotATable { relation, kind } => Face::new(WrongObjectType, format!("{relation} is a {kind}, not a table"))
-                .hint("Protect the tables it reads; a view then needs WITH (security_invoker = true)."),
+            E::UnknownRelation { oid } => Face::new(UndefinedObject, format!("relation with OID {oid} does not exist"))
+                .hint("Give the name of an existing table."),
+            E::NotATable { relation, kind } => {
+                Face::new(WrongObjectType, format!("{relation} is a {kind}, not a table")).hint(match *kind {
+                    "foreign table" => "Row security does not reach a foreign table; keep it from application roles, and detach it from a table that is to be protected.",
+                    _ => "Protect the tables it reads; a view then needs WITH (security_invoker = true).",
+                })
+            }
             E::SystemTable { relation } => Face::new(WrongObjectType, format!("{relation} belongs to the system or to an extension"))
                 .hint("Only tables of your own can be protected."),
             E::TemporaryTable { relation } => Face::new(WrongObjectType, format!("{relation} is a temporary table"))

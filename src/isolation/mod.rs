@@ -1,5 +1,5 @@
 //! Isolation: a protected table shows and takes a tenant's own rows only, whoever asks.
-//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs, step.rs. Statements: store.rs.
+//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs, step.rs, undo.rs. Statements: store.rs.
 
 mod plan;
 mod policy;
@@ -7,6 +7,7 @@ mod step;
 mod store;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
+mod undo;
 
 pgrx::extension_sql_file!(
     "../../sql/isolation.sql",
@@ -27,8 +28,8 @@ pgrx::extension_sql_file!(
 #[pgrx::pg_schema]
 mod tenancy {
     use super::store::{self, Arguments};
-    use crate::pg::{Oid, given, relation};
-    use pgrx::{PgRelation, pg_sys::panic::ErrorReport, prelude::*};
+    use crate::pg::{Oid, given};
+    use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
     /// Isolates `target` by tenant, with its partitions and inheritance children.
     ///
@@ -44,7 +45,7 @@ CREATE FUNCTION tenancy.protect_table(
 ) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn protect_table(
-        target: Option<PgRelation>,
+        target: Option<Oid>,
         tenant_column: Option<&std::ffi::CStr>,
         access: Option<&str>,
         assign_existing_rows_to: Option<&str>,
@@ -54,7 +55,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     ) -> Result<(), ErrorReport> {
         let arguments =
             Arguments::given(tenant_column, access, assign_existing_rows_to, foreign_keys, reference, open_policy)?;
-        Ok(store::protect(relation(target)?, &arguments)?)
+        Ok(store::protect(given("target", target)?, &arguments)?)
     }
 
     /// The steps `protect_table` would take with the same arguments; changes nothing.
@@ -67,7 +68,7 @@ CREATE FUNCTION tenancy.plan_protection(
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     #[expect(clippy::type_complexity, reason = "the columns of the answer")]
     fn plan_protection(
-        target: Option<PgRelation>,
+        target: Option<Oid>,
         tenant_column: Option<&std::ffi::CStr>,
         access: Option<&str>,
         assign_existing_rows_to: Option<&str>,
@@ -89,7 +90,7 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     > {
         let arguments =
             Arguments::given(tenant_column, access, assign_existing_rows_to, foreign_keys, reference, open_policy)?;
-        let steps = store::plan_protection(relation(target)?, &arguments)?;
+        let steps = store::plan_protection(given("target", target)?, &arguments)?;
         Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
             let statement = step.statement().map(|sql| sql.to_string());
             (number, step.action().to_owned(), statement, step.lock().map(str::to_owned), step.reason())
@@ -97,9 +98,11 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     }
 
     /// Puts back what was there before `protect_table`; columns and data stay. 42704 when it is not protected.
-    #[pg_extern]
-    fn unprotect_table(target: Option<PgRelation>) -> Result<(), ErrorReport> {
-        Ok(store::unprotect(relation(target)?)?)
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.unprotect_table(target regclass) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn unprotect_table(target: Option<Oid>) -> Result<(), ErrorReport> {
+        Ok(store::unprotect(given("target", target)?)?)
     }
 
     /// Protects each table of `schema` that has the tenant column, and says why the others were left.

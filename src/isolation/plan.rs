@@ -1,11 +1,10 @@
 //! The steps from a table as it stands to an isolated one, and back.
 
 use super::policy::{self, Access};
-use super::step::{Link, Step};
+use super::step::{self, GUARD, Link, Step};
 use crate::error::TenancyError;
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::{Deparsed, Ident, KeyKind, QualifiedName};
-use serde::{Deserialize, Serialize};
 
 /// How the tenant column is tied to the registry.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -55,7 +54,8 @@ impl TenantKeys {
 /// A protected table that a foreign key ties to the one at hand.
 #[derive(Clone, Debug)]
 pub struct Neighbour {
-    pub table: Table,
+    /// The table, then its partitions and inheritance children.
+    pub family: Vec<Table>,
     pub column: Option<Ident>,
     pub access: Access,
 }
@@ -63,47 +63,27 @@ pub struct Neighbour {
 /// What the plan is made from.
 #[derive(Clone, Debug)]
 pub struct Facts {
+    /// The oid that was asked for.
+    pub target: u32,
     /// The table, then its partitions and inheritance children.
     pub family: Vec<Table>,
     pub neighbours: Vec<Neighbour>,
     /// The oids of those relations of the family that are on record as protected.
     pub recorded: Vec<u32>,
+    /// The whole family is on record as that of the table.
+    pub is_complete: bool,
     /// Indexes that earlier calls made, by the oid of their table.
     pub own_indexes: Vec<(u32, Ident)>,
     pub has_rows: bool,
 }
 
-/// What `unprotect_table` puts back; stored with each protected relation.
-#[derive(Clone, Debug, Default, PartialEq, Eq, Serialize, Deserialize)]
-pub struct Undo {
-    pub row_security: bool,
-    pub forced: bool,
-    /// The default before ours; None while ours has not been set.
-    pub default: Option<DefaultBefore>,
-    pub not_null_added: bool,
-    pub indexes: Vec<Ident>,
-    pub foreign_keys: Vec<ScopedKey>,
-    pub reference_key: Option<Ident>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct DefaultBefore {
-    pub expression: Option<Deparsed>,
-}
-
-/// A foreign key that got the tenant column.
-#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
-pub struct ScopedKey {
-    pub name: Ident,
-    pub was_match_full: bool,
-}
-
-const GUARD: &str = "tenancy_truncate_guard";
-
 /// The steps that protect the table; empty when nothing is left to do.
 pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyError> {
-    let root = facts.family.first().ok_or_else(no_table)?;
+    let Some(root) = facts.family.first() else {
+        return Err(TenancyError::UnknownRelation { oid: facts.target });
+    };
     refuse_unfit(root)?;
+    facts.family.iter().try_for_each(refuse_no_table)?;
     let mut steps = Vec::new();
     let key = match request.access {
         Access::Reference => None,
@@ -120,36 +100,12 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
     for table in &facts.family {
         guard(table, request, key, facts.recorded.contains(&table.oid), &mut steps)?;
     }
-    let tables = facts.family.iter().chain(facts.neighbours.iter().map(|neighbour| &neighbour.table));
-    Ok(lift_force(steps, tables, request.is_bound_as_owner))
-}
-
-/// Lets an owner whom FORCE binds check all rows: the table is unforced, and forced again, under the lock of the call.
-fn lift_force<'a>(steps: Vec<Step>, tables: impl Iterator<Item = &'a Table>, is_bound_as_owner: bool) -> Vec<Step> {
-    let reads = |step: &Step, table: &QualifiedName| match step {
-        Step::CheckTenantPresent { table: read, .. }
-        | Step::CheckTenantKnown { table: read, .. }
-        | Step::AssignRows { table: read, .. }
-        | Step::AddReference { table: read, .. } => read == table,
-        Step::CheckLink(link) | Step::ScopeForeignKey(link) | Step::UnscopeForeignKey { link, .. } => {
-            link.child == *table || link.parent == *table
-        }
-        _ => false,
-    };
-    let (mut lifted, mut forced) = (Vec::new(), Vec::new());
-    for table in tables.filter(|table| is_bound_as_owner && table.row_security && table.forced) {
-        if steps.iter().any(|step| reads(step, &table.name)) {
-            lifted.push(Step::UnforceRowSecurity { table: table.name.clone() });
-            let again = Step::ForceRowSecurity { table: table.name.clone() };
-            let unforced = Step::UnforceRowSecurity { table: table.name.clone() };
-            if !steps.contains(&unforced) {
-                forced.push(again);
-            }
-        }
+    if !request.is_bound_as_owner {
+        return Ok(steps);
     }
-    lifted.extend(steps);
-    lifted.extend(forced);
-    lifted
+    let neighbours = facts.neighbours.iter().map(|neighbour| neighbour.family.iter().collect());
+    let families: Vec<Vec<&Table>> = std::iter::once(facts.family.iter().collect()).chain(neighbours).collect();
+    Ok(step::lift_force(steps, &families))
 }
 
 /// Why `protect_schema` leaves a relation alone; None when it protects it.
@@ -164,13 +120,24 @@ pub fn left_out(table: &Table, request: &Request) -> Option<String> {
     (!has_column && request.access != Access::Reference).then(|| format!("has no column {}", request.column))
 }
 
-fn no_table() -> TenancyError {
-    TenancyError::Internal { what: "the table does not exist any more".into() }
-}
-
 /// Refuses what is no table of the user's own.
 pub fn refuse_unfit(table: &Table) -> Result<(), TenancyError> {
+    refuse_no_table(table)?;
     let relation = table.name.clone();
+    if table.is_system {
+        return Err(TenancyError::SystemTable { relation });
+    }
+    if table.is_temporary {
+        return Err(TenancyError::TemporaryTable { relation });
+    }
+    match &table.parent {
+        Some(parent) => Err(TenancyError::IsPartition { relation, parent: parent.clone() }),
+        None => Ok(()),
+    }
+}
+
+/// Refuses a relation of a kind that has no row security; also among partitions and children.
+pub fn refuse_no_table(table: &Table) -> Result<(), TenancyError> {
     let kind = match table.kind {
         'r' | 'p' => None,
         'v' => Some("view"),
@@ -181,13 +148,8 @@ pub fn refuse_unfit(table: &Table) -> Result<(), TenancyError> {
         _ => Some("relation of another kind"),
     };
     match kind {
-        Some(kind) => Err(TenancyError::NotATable { relation, kind }),
-        None if table.is_system => Err(TenancyError::SystemTable { relation }),
-        None if table.is_temporary => Err(TenancyError::TemporaryTable { relation }),
-        None => match &table.parent {
-            Some(parent) => Err(TenancyError::IsPartition { relation, parent: parent.clone() }),
-            None => Ok(()),
-        },
+        Some(kind) => Err(TenancyError::NotATable { relation: table.name.clone(), kind }),
+        None => Ok(()),
     }
 }
 
@@ -273,16 +235,16 @@ fn scope_keys(
         is_family: true,
     });
     let theirs = facts.neighbours.iter().filter_map(|neighbour| {
-        let column = neighbour.column.as_ref()?;
-        let key = neighbour.table.column(column).and_then(Column::key)?;
-        Some(End { table: &neighbour.table, column, key, access: neighbour.access, is_family: false })
+        let (table, column) = (neighbour.family.first()?, neighbour.column.as_ref()?);
+        let key = table.column(column).and_then(Column::key)?;
+        Some(End { table, column, key, access: neighbour.access, is_family: false })
     });
     let ends: Vec<End<'_>> = ours.chain(theirs).collect();
     let mut unique = Vec::new();
     for child in &ends {
         for key in &child.table.foreign_keys {
             let Some(parent) = ends.iter().find(|end| end.table.oid == key.parent) else { continue };
-            if !(child.is_family || parent.is_family) || is_scoped(key, child.column, parent.column) {
+            if !(child.is_family || parent.is_family) || step::is_scoped(key, child.column, parent.column) {
                 continue;
             }
             if let Some(reason) = keeps_key(child, parent, key, request) {
@@ -321,10 +283,6 @@ fn superseded_index(parent: &End<'_>, own: &[(u32, Ident)]) -> Option<Step> {
         index.columns == [Some(parent.column.clone())] && own.contains(&(parent.table.oid, index.name.clone()))
     })?;
     Some(Step::DropIndex { schema: parent.table.name.schema.clone(), index: index.name.clone() })
-}
-
-fn is_scoped(key: &ForeignKey, child_column: &Ident, parent_column: &Ident) -> bool {
-    key.columns.iter().zip(&key.parent_columns).any(|(child, parent)| child == child_column && parent == parent_column)
 }
 
 /// Why a foreign key cannot or shall not get the tenant column, and what that leaves open.
@@ -413,120 +371,16 @@ fn guard(
     Ok(())
 }
 
-/// What to remember of a change from `before` to `now`, on top of what an earlier call remembered.
-pub fn remember(before: &Table, now: &Table, column: &Ident, earlier: Option<Undo>) -> Undo {
-    let mut undo =
-        earlier.unwrap_or_else(|| Undo { row_security: before.row_security, forced: before.forced, ..Undo::default() });
-    let (was, is) = (before.column(column), now.column(column));
-    let default_of = |column: Option<&Column>| column.and_then(|column| column.default.clone());
-    if undo.default.is_none() && default_of(was) != default_of(is) {
-        undo.default = Some(DefaultBefore { expression: default_of(was) });
-    }
-    let not_null = |column: Option<&Column>| column.is_some_and(|column| column.not_null);
-    undo.not_null_added |= !not_null(was) && not_null(is);
-    undo.indexes.retain(|name| now.indexes.iter().any(|index| index.name == *name));
-    for index in &now.indexes {
-        if !before.indexes.iter().any(|old| old.name == index.name) {
-            undo.indexes.push(index.name.clone());
-        }
-    }
-    for key in &now.foreign_keys {
-        match before.foreign_keys.iter().find(|old| old.name == key.name) {
-            Some(old) if old.columns != key.columns => {
-                undo.foreign_keys.push(ScopedKey { name: key.name.clone(), was_match_full: old.match_type == 'f' });
-            }
-            None if key.name == policy::reference_name() => undo.reference_key = Some(key.name.clone()),
-            _ => {}
-        }
-    }
-    undo
-}
-
-/// A relation on the way back: as it stands, and what was remembered of it.
-pub struct Remembered<'a> {
-    pub table: &'a Table,
-    pub column: Option<&'a Ident>,
-    pub undo: &'a Undo,
-    /// One of those being unprotected, not a neighbour that refers to them.
-    pub is_family: bool,
-}
-
-/// The steps that put back what was there before.
-pub fn unprotect(relations: &[Remembered<'_>], is_bound_as_owner: bool) -> Vec<Step> {
-    let mut steps = Vec::new();
-    for child in relations {
-        for (key, scoped) in scoped_keys(child) {
-            let Some(parent) = relations.iter().find(|parent| parent.table.oid == key.parent) else { continue };
-            let (Some(child_column), Some(parent_column)) = (child.column, parent.column) else { continue };
-            if (child.is_family || parent.is_family) && is_scoped(key, child_column, parent_column) {
-                let link = Link {
-                    child: child.table.name.clone(),
-                    child_column: child_column.clone(),
-                    parent: parent.table.name.clone(),
-                    parent_column: parent_column.clone(),
-                    key: key.clone(),
-                };
-                steps.push(Step::UnscopeForeignKey { link, match_full: scoped.was_match_full });
-            }
-        }
-    }
-    for Remembered { table, column, undo, .. } in relations.iter().filter(|relation| relation.is_family) {
-        let name = || table.name.clone();
-        for policy in table.policies.iter().filter(|policy| policy::is_ours(&policy.name)) {
-            steps.push(Step::DropPolicy { table: name(), policy: policy.name.clone() });
-        }
-        if table.triggers.iter().any(|trigger| trigger.name.as_str() == GUARD) {
-            steps.push(Step::DropGuard { table: name() });
-        }
-        if table.forced && !undo.forced {
-            steps.push(Step::UnforceRowSecurity { table: name() });
-        }
-        if table.row_security && !undo.row_security {
-            steps.push(Step::DisableRowSecurity { table: name() });
-        }
-        if let Some(reference) = &undo.reference_key
-            && table.foreign_keys.iter().any(|key| key.name == *reference)
-        {
-            steps.push(Step::DropConstraint { table: name(), constraint: reference.clone() });
-        }
-        // What is done to a parent reaches its children; each then gets back what was its own.
-        if let Some((column, found)) = column.and_then(|column| Some((column, table.column(column)?))) {
-            if let Some(DefaultBefore { expression }) = &undo.default {
-                steps.push(Step::RestoreDefault { table: name(), column: column.clone(), default: expression.clone() });
-            }
-            if undo.not_null_added && table.parent.is_none() {
-                steps.push(Step::DropNotNull { table: name(), column: column.clone() });
-            } else if !undo.not_null_added && found.not_null && table.parent.is_some() {
-                steps.push(Step::SetNotNull { table: name(), column: column.clone() });
-            }
-        }
-        for index in undo.indexes.iter().filter(|name| table.indexes.iter().any(|index| index.name == **name)) {
-            // An index of a partition goes with that of its parent.
-            if !table.is_partition {
-                steps.push(Step::DropIndex { schema: table.name.schema.clone(), index: index.clone() });
-            }
-        }
-    }
-    lift_force(steps, relations.iter().map(|relation| relation.table), is_bound_as_owner)
-}
-
-fn scoped_keys<'a>(child: &'a Remembered<'_>) -> impl Iterator<Item = (&'a ForeignKey, &'a ScopedKey)> {
-    child.undo.foreign_keys.iter().filter_map(|scoped| {
-        let key = child.table.foreign_keys.iter().find(|key| key.name == scoped.name)?;
-        Some((key, scoped))
-    })
-}
-
 #[cfg(test)]
-mod tests {
+pub mod tests {
     use super::*;
     use crate::model::table::{Index, Policy};
 
-    fn ident(name: &str) -> Ident {
+    pub fn ident(name: &str) -> Ident {
         Ident::new(name).unwrap()
     }
 
-    fn column(name: &str, type_name: &str, not_null: bool) -> Column {
+    pub fn column(name: &str, type_name: &str, not_null: bool) -> Column {
         Column {
             name: ident(name),
             type_name: type_name.into(),
@@ -538,7 +392,7 @@ mod tests {
         }
     }
 
-    fn table(oid: u32, name: &str) -> Table {
+    pub fn table(oid: u32, name: &str) -> Table {
         Table {
             oid,
             name: QualifiedName { schema: ident("public"), name: ident(name) },
@@ -558,12 +412,13 @@ mod tests {
         }
     }
 
-    fn index(name: &str, columns: &[&str], is_unique: bool) -> Index {
+    pub fn index(name: &str, columns: &[&str], is_unique: bool) -> Index {
         let columns = columns.iter().map(|name| Some(ident(name))).collect();
-        Index { name: ident(name), columns, is_unique, is_reliable: true }
+        let definition = Deparsed::from_catalog(format!("CREATE INDEX {name}"));
+        Index { name: ident(name), columns, is_unique, is_attached: false, definition, is_reliable: true }
     }
 
-    fn key_to(parent: u32, column: &str) -> ForeignKey {
+    pub fn key_to(parent: u32, column: &str) -> ForeignKey {
         ForeignKey {
             name: ident("fk"),
             columns: vec![ident(column)],
@@ -593,10 +448,18 @@ mod tests {
     }
 
     fn alone(table: Table) -> Facts {
-        Facts { family: vec![table], neighbours: vec![], recorded: vec![], own_indexes: vec![], has_rows: true }
+        Facts {
+            target: 1,
+            family: vec![table],
+            neighbours: vec![],
+            recorded: vec![],
+            is_complete: false,
+            own_indexes: vec![],
+            has_rows: true,
+        }
     }
 
-    fn statements(steps: &[Step]) -> Vec<String> {
+    pub fn statements(steps: &[Step]) -> Vec<String> {
         steps.iter().filter_map(Step::statement).map(|sql| sql.to_string()).collect()
     }
 
@@ -695,9 +558,17 @@ mod tests {
         child.foreign_keys.push(key_to(2, "project_id"));
         let mut parent = table(2, "projects");
         parent.indexes.push(index("projects_tenant_id_idx", &["tenant_id"], false));
-        let neighbour = Neighbour { table: parent, column: Some(ident("tenant_id")), access: Access::Tenant };
+        let neighbour = Neighbour { family: vec![parent], column: Some(ident("tenant_id")), access: Access::Tenant };
         let own_indexes = vec![(2, ident("projects_tenant_id_idx"))];
-        Facts { family: vec![child], neighbours: vec![neighbour], recorded: vec![], own_indexes, has_rows: true }
+        Facts {
+            target: 1,
+            family: vec![child],
+            neighbours: vec![neighbour],
+            recorded: vec![],
+            is_complete: false,
+            own_indexes,
+            has_rows: true,
+        }
     }
 
     #[test]
@@ -728,62 +599,17 @@ mod tests {
         shared.neighbours[0].access = Access::Shared;
         assert!(notes(&shared, &request())[0].contains("without a tenant"));
         let mut other = linked();
-        other.neighbours[0].table.columns[1] = column("tenant_id", "int8", true);
+        other.neighbours[0].family[0].columns[1] = column("tenant_id", "int8", true);
         assert!(notes(&other, &request())[0].contains("different keys"));
     }
 
     #[test]
     fn an_owner_whom_force_binds_lifts_it_for_the_checks_only() {
         let mut facts = linked();
-        (facts.neighbours[0].table.row_security, facts.neighbours[0].table.forced) = (true, true);
+        (facts.neighbours[0].family[0].row_security, facts.neighbours[0].family[0].forced) = (true, true);
         let steps = protected(&facts, &Request { is_bound_as_owner: true, ..request() });
         assert_eq!(steps[0], "ALTER TABLE public.projects NO FORCE ROW LEVEL SECURITY");
         assert_eq!(steps.last().unwrap(), "ALTER TABLE public.projects FORCE ROW LEVEL SECURITY");
         assert!(!protected(&facts, &request()).iter().any(|step| step.contains("NO FORCE")));
-    }
-
-    /// The table as the steps for `facts` leave it, as far as `remember` and `unprotect` look.
-    fn after(mut table: Table) -> Table {
-        table.row_security = true;
-        table.forced = true;
-        table.columns[1].not_null = true;
-        table.columns[1].default = Some(Deparsed::from_catalog("tenancy.current_tenant_id()".into()));
-        table.indexes.push(index("orders_tenant_id_idx", &["tenant_id"], false));
-        table
-    }
-
-    #[test]
-    fn unprotecting_puts_back_what_was_there() {
-        let before = table(1, "orders");
-        let now = after(before.clone());
-        let column = ident("tenant_id");
-        let undo = remember(&before, &now, &column, None);
-        let stored: Undo = serde_json::from_str(&serde_json::to_string(&undo).unwrap()).unwrap();
-        assert_eq!(stored, undo);
-        let relations = [Remembered { table: &now, column: Some(&column), undo: &stored, is_family: true }];
-        assert_eq!(
-            statements(&unprotect(&relations, false)),
-            [
-                "ALTER TABLE public.orders NO FORCE ROW LEVEL SECURITY",
-                "ALTER TABLE public.orders DISABLE ROW LEVEL SECURITY",
-                "ALTER TABLE public.orders ALTER COLUMN tenant_id DROP DEFAULT",
-                "ALTER TABLE public.orders ALTER COLUMN tenant_id DROP NOT NULL",
-                "DROP INDEX public.orders_tenant_id_idx",
-            ]
-        );
-    }
-
-    #[test]
-    fn what_a_second_call_adds_is_remembered_beside_what_the_first_changed() {
-        let before = table(1, "orders");
-        let now = after(before.clone());
-        let column = ident("tenant_id");
-        let first = remember(&before, &now, &column, None);
-        let mut later = now.clone();
-        later.indexes.push(index("later", &["tenant_id", "id"], true));
-        let second = remember(&now, &later, &column, Some(first.clone()));
-        assert_eq!(second.indexes, [ident("orders_tenant_id_idx"), ident("later")]);
-        assert_eq!(second.default, first.default);
-        assert!(second.not_null_added && !second.row_security);
     }
 }

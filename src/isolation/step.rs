@@ -1,10 +1,11 @@
 //! The single steps of protection, as data and as statements.
 
 use super::policy::{self, Spec};
-use crate::model::table::ForeignKey;
+use crate::model::table::{ForeignKey, Table};
 use crate::model::{Deparsed, Ident, KeyKind, QualifiedName, Sql};
 
 const NO_ACTION: char = 'a';
+pub const GUARD: &str = "tenancy_truncate_guard";
 
 /// One thing to do.
 #[derive(Clone, Debug, PartialEq, Eq)]
@@ -97,6 +98,9 @@ pub enum Step {
         schema: Ident,
         index: Ident,
     },
+    RestoreIndex {
+        definition: Deparsed,
+    },
     DisableRowSecurity {
         table: QualifiedName,
     },
@@ -113,6 +117,32 @@ pub struct Link {
     pub parent: QualifiedName,
     pub parent_column: Ident,
     pub key: ForeignKey,
+}
+
+/// Lets an owner whom FORCE binds check all rows: what a step reads is unforced with its partitions and children, and
+/// forced again, under the lock of the call.
+pub fn lift_force(steps: Vec<Step>, families: &[Vec<&Table>]) -> Vec<Step> {
+    let (mut lifted, mut forced) = (Vec::new(), Vec::new());
+    for family in families {
+        if !family.iter().any(|table| steps.iter().any(|step| step.reads(&table.name))) {
+            continue;
+        }
+        for table in family.iter().filter(|table| table.row_security && table.forced) {
+            let unforced = Step::UnforceRowSecurity { table: table.name.clone() };
+            if !steps.contains(&unforced) {
+                forced.push(Step::ForceRowSecurity { table: table.name.clone() });
+            }
+            lifted.push(unforced);
+        }
+    }
+    lifted.extend(steps);
+    lifted.extend(forced);
+    lifted
+}
+
+/// Whether a foreign key pairs the two tenant columns.
+pub fn is_scoped(key: &ForeignKey, child_column: &Ident, parent_column: &Ident) -> bool {
+    key.columns.iter().zip(&key.parent_columns).any(|(child, parent)| child == child_column && parent == parent_column)
 }
 
 impl Link {
@@ -205,6 +235,20 @@ fn action(code: char) -> &'static str {
 }
 
 impl Step {
+    /// Whether the statement reads, or has a foreign key checked on, all rows of `table`.
+    fn reads(&self, table: &QualifiedName) -> bool {
+        match self {
+            Step::CheckTenantPresent { table: read, .. }
+            | Step::CheckTenantKnown { table: read, .. }
+            | Step::AssignRows { table: read, .. }
+            | Step::AddReference { table: read, .. } => read == table,
+            Step::CheckLink(link) | Step::ScopeForeignKey(link) | Step::UnscopeForeignKey { link, .. } => {
+                link.child == *table || link.parent == *table
+            }
+            _ => false,
+        }
+    }
+
     /// The statement; None for a note.
     pub fn statement(&self) -> Option<Sql> {
         use Step as S;
@@ -278,6 +322,7 @@ impl Step {
             },
             S::DropNotNull { table, column } => column_of(table, column).then(" DROP NOT NULL"),
             S::DropIndex { schema, index } => Sql::text("DROP INDEX ").ident(schema).then(".").ident(index),
+            S::RestoreIndex { definition } => Sql::text("").deparsed(definition),
             S::DisableRowSecurity { table } => alter(table).then(" DISABLE ROW LEVEL SECURITY"),
             S::UnforceRowSecurity { table } => alter(table).then(" NO FORCE ROW LEVEL SECURITY"),
         })
@@ -293,7 +338,7 @@ impl Step {
             S::SetDefault { .. } | S::RestoreDefault { .. } => "set default",
             S::SetNotNull { .. } => "set not null",
             S::DropNotNull { .. } => "drop not null",
-            S::AddIndex { .. } => "add index",
+            S::AddIndex { .. } | S::RestoreIndex { .. } => "add index",
             S::DropIndex { .. } => "drop index",
             S::ScopeForeignKey(_) | S::UnscopeForeignKey { .. } => "replace foreign key",
             S::AddReference { .. } => "add foreign key",
@@ -315,7 +360,7 @@ impl Step {
             S::Note { .. } => None,
             S::CheckTenantPresent { .. } | S::CheckTenantKnown { .. } | S::CheckLink(_) => Some("ACCESS SHARE"),
             S::AssignRows { .. } => Some("ROW EXCLUSIVE"),
-            S::AddIndex { .. } => Some("SHARE"),
+            S::AddIndex { .. } | S::RestoreIndex { .. } => Some("SHARE"),
             S::AddGuard { .. } | S::AddReference { .. } => Some("SHARE ROW EXCLUSIVE"),
             _ => Some("ACCESS EXCLUSIVE"),
         }
@@ -353,6 +398,7 @@ impl Step {
             S::UnforceRowSecurity { .. } => "the owner can check all rows, or as it was before".into(),
             S::UnscopeForeignKey { .. }
             | S::DropConstraint { .. }
+            | S::RestoreIndex { .. }
             | S::RestoreDefault { .. }
             | S::DropNotNull { .. }
             | S::DisableRowSecurity { .. } => "as it was before".into(),

@@ -1,8 +1,9 @@
 //! Reads what the plan is made from, and carries steps out.
 
-use super::plan::{self, Facts, Neighbour, Reference, Remembered, Request, TenantKeys, Undo};
+use super::plan::{self, Facts, Neighbour, Reference, Request, TenantKeys};
 use super::policy::{self, Access};
-use super::step::Step;
+use super::step::{self, Step};
+use super::undo::{self, Remembered, Undo};
 use crate::error::TenancyError;
 use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
 use crate::pg::{Oid, cache, given, role, spi};
@@ -60,8 +61,7 @@ pub fn protect(target: Oid, arguments: &Arguments<'_>) -> Result<(), TenancyErro
 fn protect_as(target: Oid, request: &Request) -> Result<(), TenancyError> {
     let plan = |view| spi::undisturbed(|| plan_for(target, request, view));
     let (facts, steps) = plan(spi::Snapshot::Statement)?;
-    let all_recorded = facts.family.iter().all(|table| facts.recorded.contains(&table.oid));
-    if all_recorded && steps.iter().all(|step| step.statement().is_none()) {
+    if facts.is_complete && steps.iter().all(|step| step.statement().is_none()) {
         return steps.iter().try_for_each(execute);
     }
     lock(target)?;
@@ -84,12 +84,12 @@ fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Fact
     }
     let steps = plan::protect(&facts, request)?;
     let role = role::current_role();
-    for table in facts.family.iter().filter(|table| !steps.is_empty() || !facts.recorded.contains(&table.oid)) {
+    for table in facts.family.iter().filter(|_| !steps.is_empty() || !facts.is_complete) {
         plan::refuse_stranger(table, &role)?;
     }
-    for neighbour in &facts.neighbours {
-        if steps.iter().any(|step| matches!(step, Step::ScopeForeignKey(link) if link.child == neighbour.table.name)) {
-            plan::refuse_stranger(&neighbour.table, &role)?;
+    for table in facts.neighbours.iter().filter_map(|neighbour| neighbour.family.first()) {
+        if steps.iter().any(|step| matches!(step, Step::ScopeForeignKey(link) if link.child == table.name)) {
+            plan::refuse_stranger(table, &role)?;
         }
     }
     Ok((facts, steps))
@@ -169,7 +169,8 @@ fn facts(
     let oids: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
     let neighbours = neighbours(&oids, view)?;
     let lacks_column = |root: &&Table| root.column(&request.column).is_none() && request.access == Access::Tenant;
-    let is_fit = |root: &&Table| root.is_owned && plan::refuse_unfit(root).is_ok();
+    let are_tables = family.iter().all(|table| plan::refuse_no_table(table).is_ok());
+    let is_fit = |root: &&Table| root.is_owned && are_tables && plan::refuse_unfit(root).is_ok();
     let has_rows = match family.first().filter(lacks_column).filter(is_fit) {
         Some(root) => {
             let sql = Sql::text("SELECT EXISTS (SELECT FROM ").name(&root.name).then(")");
@@ -181,8 +182,10 @@ fn facts(
         .iter()
         .flat_map(|(relation, entry)| entry.undo.indexes.iter().map(|index| (relation.to_u32(), index.clone())))
         .collect();
-    let recorded = family.iter().map(|table| table.oid).filter(|oid| entries.contains_key(&Oid::from(*oid))).collect();
-    Ok(Facts { family, neighbours, recorded, own_indexes, has_rows })
+    let entry = |table: &Table| entries.get(&Oid::from(table.oid));
+    let recorded = family.iter().filter(|table| entry(table).is_some()).map(|table| table.oid).collect();
+    let is_complete = family.iter().all(|table| entry(table).is_some_and(|entry| entry.root == target));
+    Ok(Facts { target: target.to_u32(), family, neighbours, recorded, is_complete, own_indexes, has_rows })
 }
 
 fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
@@ -215,7 +218,7 @@ fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, TenancyError>
 }
 
 /// The protected tables that foreign keys tie to the family.
-fn neighbours(family: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, TenancyError> {
+fn neighbours(members: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, TenancyError> {
     let found = spi::as_extension_owner(|| {
         spi::read_in(
             view,
@@ -230,7 +233,7 @@ fn neighbours(family: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, Ten
                                         OR k.confrelid = p.relation AND k.conrelid = ANY ($1)))
                   ORDER BY 1",
             ),
-            &[family.to_vec().into()],
+            &[members.to_vec().into()],
             |row| Ok((row.must::<Oid>(1)?, row.get::<String>(2)?, row.must::<String>(3)?)),
         )
     })?;
@@ -238,9 +241,7 @@ fn neighbours(family: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, Ten
     for (oid, column, access) in found {
         let column = column.as_deref().map(Ident::new).transpose()?;
         let access = stored_access(&access)?;
-        if let Some(table) = describe_one(oid, view)? {
-            neighbours.push(Neighbour { table, column, access });
-        }
+        neighbours.push(Neighbour { family: family(oid, view)?, column, access });
     }
     Ok(neighbours)
 }
@@ -287,7 +288,7 @@ fn lock(target: Oid) -> Result<(), TenancyError> {
     let root = spi::undisturbed(|| family(target, spi::Snapshot::Latest))?;
     match root.first() {
         Some(root) => spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN ACCESS EXCLUSIVE MODE"), &[]),
-        None => Err(TenancyError::Internal { what: "the table was dropped meanwhile".into() }),
+        None => Err(TenancyError::UnknownRelation { oid: target.to_u32() }),
     }
 }
 
@@ -373,7 +374,7 @@ fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
         let oid = Oid::from(now.oid);
         let was = before.family.iter().find(|table| table.oid == now.oid).unwrap_or(&now);
         let earlier = entries.get(&oid).map(|entry| entry.undo.clone());
-        let undo = plan::remember(was, &now, &request.column, earlier);
+        let undo = undo::remember(was, &now, &request.column, earlier);
         let key = column.and_then(|column| now.column(column)?.key());
         spi::as_extension_owner(|| {
             spi::run(
@@ -403,9 +404,10 @@ fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
         })?;
     }
     for neighbour in &before.neighbours {
-        let (Some(column), oid) = (&neighbour.column, Oid::from(neighbour.table.oid)) else { continue };
+        let (Some(column), Some(table)) = (&neighbour.column, neighbour.family.first()) else { continue };
+        let oid = Oid::from(table.oid);
         if let (Some(now), Some(entry)) = (describe_one(oid, spi::Snapshot::Latest)?, entries.get(&oid)) {
-            let undo = plan::remember(&neighbour.table, &now, column, Some(entry.undo.clone()));
+            let undo = undo::remember(table, &now, column, Some(entry.undo.clone()));
             store_undo(oid, &undo)?;
         }
     }
@@ -431,51 +433,58 @@ fn store_undo(relation: Oid, undo: &Undo) -> Result<(), TenancyError> {
 /// Puts back what was there before `protect`.
 pub fn unprotect(target: Oid) -> Result<(), TenancyError> {
     spi::undisturbed(|| {
-        let role = role::current_role();
+        let is_root = |entries: &HashMap<Oid, Entry>| entries.get(&target).is_some_and(|entry| entry.root == target);
         let described = family(target, spi::Snapshot::Statement)?;
         let Some(root) = described.first() else {
-            return Err(TenancyError::Internal { what: "the table does not exist any more".into() });
+            return Err(TenancyError::UnknownRelation { oid: target.to_u32() });
         };
-        let is_root = |entries: &HashMap<Oid, Entry>| entries.get(&target).is_some_and(|entry| entry.root == target);
         if !is_root(&entries(spi::Snapshot::Statement)?) {
             return Err(TenancyError::NotProtected { table: root.name.clone() });
         }
-        plan::refuse_stranger(root, &role)?;
+        plan::refuse_stranger(root, &role::current_role())?;
         lock(target)?;
         let entries = entries(spi::Snapshot::Latest)?;
-        let members: Vec<Oid> =
-            entries.iter().filter(|(_, entry)| entry.root == target).map(|(relation, _)| *relation).collect();
-        let mut family = Vec::new();
-        for member in &members {
-            family.extend(describe_one(*member, spi::Snapshot::Latest)?);
-        }
+        let family = family(target, spi::Snapshot::Latest)?;
+        let members: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
         let neighbours = neighbours(&members, spi::Snapshot::Latest)?;
-        let tables = family.iter().map(|table| (table, true));
-        let relations: Vec<Remembered<'_>> = tables
-            .chain(neighbours.iter().map(|neighbour| (&neighbour.table, false)))
+        let others = neighbours.iter().filter_map(|neighbour| neighbour.family.first());
+        let relations: Vec<Remembered<'_>> = (family.iter().map(|table| (table, true)))
+            .chain(others.map(|table| (table, false)))
             .filter_map(|(table, is_family)| {
                 let entry = entries.get(&Oid::from(table.oid))?;
                 Some(Remembered { table, column: entry.column.as_ref(), undo: &entry.undo, is_family })
             })
             .collect();
-        let steps = plan::unprotect(&relations, !role::bypasses_row_security());
+        let mut steps = undo::unprotect(&relations);
+        if !role::bypasses_row_security() {
+            let families = neighbours.iter().map(|neighbour| neighbour.family.iter().collect());
+            let families: Vec<Vec<&Table>> = std::iter::once(family.iter().collect()).chain(families).collect();
+            steps = step::lift_force(steps, &families);
+        }
         steps.iter().try_for_each(execute)?;
         for relation in relations.iter().filter(|relation| !relation.is_family) {
-            let name = &relation.table.name;
-            let mut undo = relation.undo.clone();
-            undo.foreign_keys.retain(|scoped| {
-                !steps.iter().any(|step| {
-                    matches!(step, Step::UnscopeForeignKey { link, .. } if link.child == *name && link.key.name == scoped.name)
-                })
-            });
-            store_undo(Oid::from(relation.table.oid), &undo)?;
+            store_undo(Oid::from(relation.table.oid), &undo::without_unscoped(relation, &steps))?;
         }
-        spi::as_extension_owner(|| {
-            spi::run(
-                &Sql::text("DELETE FROM tenancy_internal.protected_tables WHERE root = $1::pg_catalog.regclass"),
-                &[target.into()],
-            )
-        })
+        forget(target, &members)
+    })
+}
+
+/// Takes a family off the record. A partition that was detached meanwhile stays protected, as a table of its own.
+fn forget(root: Oid, members: &[Oid]) -> Result<(), TenancyError> {
+    spi::as_extension_owner(|| {
+        spi::run(
+            &Sql::text(
+                "DELETE FROM tenancy_internal.protected_tables
+                  WHERE root = $1::pg_catalog.regclass AND relation = ANY ($2)",
+            ),
+            &[root.into(), members.to_vec().into()],
+        )?;
+        spi::run(
+            &Sql::text(
+                "UPDATE tenancy_internal.protected_tables SET root = relation WHERE root = $1::pg_catalog.regclass",
+            ),
+            &[root.into()],
+        )
     })
 }
 

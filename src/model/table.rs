@@ -88,6 +88,10 @@ pub struct Index {
     /// Key columns in order; None for an expression.
     pub columns: Vec<Option<Ident>>,
     pub is_unique: bool,
+    /// Part of an index of the partitioned parent, and dropped with it.
+    pub is_attached: bool,
+    /// The statement that creates it.
+    pub definition: Deparsed,
     /// Valid, not partial, not deferred: any query and any foreign key may rely on it.
     pub is_reliable: bool,
 }

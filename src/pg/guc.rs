@@ -321,7 +321,10 @@ fn checked(bytes: &[u8], source: Source) -> Result<Option<(Extra, Option<CString
 
     let key: Key = text.parse()?;
     if ADOPTING.get() && source == Source::Session {
-        return Ok(Some((remembered(key, text, Origin::Transaction, 0), None)));
+        // Naming the pinned tenant leaves the connection pinned; any other is refused when it is used.
+        let is_pinned = PINNED.get().is_some_and(|pinned| same_tenant(&pinned, &key));
+        let origin = if is_pinned { Origin::Pinned } else { Origin::Transaction };
+        return Ok(Some((remembered(key, text, origin, 0), None)));
     }
     let now = own_stamp();
     let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);

@@ -29,11 +29,6 @@ pub fn tenant_key(tenant: Option<&str>) -> Result<Key, TenancyError> {
     given("tenant", tenant)?.parse()
 }
 
-/// The oid of a table argument. The relation is closed, and its lock released, before anything stronger is asked for.
-pub fn relation(target: Option<PgRelation>) -> Result<Oid, TenancyError> {
-    Ok(given("target", target)?.oid())
-}
-
 /// The name of an open relation.
 pub fn qualified_name(relation: &PgRelation) -> Result<QualifiedName, TenancyError> {
     Ok(QualifiedName { schema: Ident::new(relation.namespace())?, name: Ident::new(relation.name())? })
