@@ -514,11 +514,7 @@ fn quoted(text: &str, quote: char) -> usize {
 /// `'a'` and `'\n'`, not the lifetime `'a`.
 fn is_char(text: &str) -> bool {
     let mut chars = text.chars().skip(1);
-    match (chars.next(), chars.next()) {
-        (Some('\\'), _) => true,
-        (Some(_), Some('\'')) => true,
-        _ => false,
-    }
+    matches!((chars.next(), chars.next()), (Some('\\'), _) | (Some(_), Some('\'')))
 }
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {
