@@ -148,8 +148,10 @@ impl TenancyError {
             E::UnknownTenant { tenant } => Face::new(UndefinedObject, format!("tenant \"{tenant}\" does not exist"))
                 .hint("Provision it with tenancy.create_tenant(...); tenancy.tenants lists those that exist."),
             E::DuplicateTenant { key, value } => {
-                Face::new(DuplicateObject, format!("a tenant with {key} \"{value}\" already exists"))
-                    .hint("Choose another key, or call tenancy.create_tenant(..., if_not_exists => true).")
+                Face::new(DuplicateObject, format!("a tenant with {key} \"{value}\" already exists")).hint(match *key {
+                    "code" => "Choose another code, or call tenancy.create_tenant(..., if_not_exists => true).",
+                    _ => "Choose another value, or leave it out; tenancy.tenants shows whose it is.",
+                })
             }
             E::TenantDiffers { code, key, stored, given } => {
                 Face::new(DuplicateObject, format!("tenant \"{code}\" already exists with another {key}"))

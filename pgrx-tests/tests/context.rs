@@ -326,6 +326,27 @@ fn a_tenants_rows_come_through_portals_and_cursors() {
 }
 
 #[test]
+fn what_is_deferred_to_the_commit_runs_for_the_tenant() {
+    let scene = Scene::new();
+    scene.db.admin().run(&format!(
+        "CREATE TABLE journal (who text, orders bigint); GRANT INSERT ON journal TO {};
+         CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO journal SELECT tenancy.current_tenant_code(), count(*) FROM orders; RETURN NULL; END $$;
+         CREATE CONSTRAINT TRIGGER note AFTER INSERT ON orders DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION note()",
+        scene.app
+    ));
+    let session = scene.app();
+    session.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO orders (id, item) VALUES (3, 'new'); COMMIT");
+    scene.db.admin().sees("SELECT who, orders FROM journal", &["red|2"]);
+    // Without its tenant the trigger cannot run, and the transaction does not commit.
+    session.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO orders (id, item) VALUES (4, 'new')");
+    session.run("SELECT tenancy.clear_tenant()");
+    session.refused("55000", "COMMIT");
+    scene.db.admin().sees("SELECT count(*) FROM orders", &["3"]);
+}
+
+#[test]
 fn no_transaction_asks_the_registry_table_again() {
     let scene = Scene::new();
     let session = scene.app();

@@ -395,7 +395,7 @@ impl Step {
             S::ForceRowSecurity { .. } => "policies bind the owner too".into(),
             S::DropIndex { .. } => "nothing needs it any more".into(),
             S::Note { text, .. } => text.clone(),
-            S::UnforceRowSecurity { .. } => "the owner can check all rows, or as it was before".into(),
+            S::UnforceRowSecurity { .. } => "lets the owner check all rows; forced again at the end".into(),
             S::UnscopeForeignKey { .. }
             | S::DropConstraint { .. }
             | S::RestoreIndex { .. }

@@ -433,17 +433,21 @@ fn store_undo(relation: Oid, undo: &Undo) -> Result<(), TenancyError> {
 /// Puts back what was there before `protect`.
 pub fn unprotect(target: Oid) -> Result<(), TenancyError> {
     spi::undisturbed(|| {
-        let is_root = |entries: &HashMap<Oid, Entry>| entries.get(&target).is_some_and(|entry| entry.root == target);
         let described = family(target, spi::Snapshot::Statement)?;
         let Some(root) = described.first() else {
             return Err(TenancyError::UnknownRelation { oid: target.to_u32() });
         };
-        if !is_root(&entries(spi::Snapshot::Statement)?) {
-            return Err(TenancyError::NotProtected { table: root.name.clone() });
+        let not_protected = || Err(TenancyError::NotProtected { table: root.name.clone() });
+        if plan::refuse_no_table(root).is_err() {
+            return not_protected();
         }
         plan::refuse_stranger(root, &role::current_role())?;
+        // Before the look at the record: another session may be protecting the table right now.
         lock(target)?;
         let entries = entries(spi::Snapshot::Latest)?;
+        if entries.get(&target).is_none_or(|entry| entry.root != target) {
+            return not_protected();
+        }
         let family = family(target, spi::Snapshot::Latest)?;
         let members: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
         let neighbours = neighbours(&members, spi::Snapshot::Latest)?;

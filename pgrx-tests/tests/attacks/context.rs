@@ -23,6 +23,7 @@ stories![
     a20_malformed_values_never_widen_the_view,
     a21_case_and_quotes_of_the_name_make_no_difference,
     a23_one_message_with_several_statements_is_one_transaction,
+    a26_a_policy_frozen_into_a_plan_cannot_show_another_tenant,
     a27_a_generic_plan_follows_the_tenant,
     a28_a_plpgsql_plan_follows_the_tenant,
     a34_parallel_workers_see_the_leaders_tenant_and_no_stale_one,
@@ -347,6 +348,28 @@ fn a23_one_message_with_several_statements_is_one_transaction(stage: &Stage) {
     session.sees_no_tenant();
     session.sees("SET LOCAL app.current_tenant_id = 'red'; SELECT item FROM letters", &[MINE]);
     session.sees_no_tenant();
+}
+
+fn a26_a_policy_frozen_into_a_plan_cannot_show_another_tenant(stage: &Stage) {
+    stage.db.admin().run(
+        "CREATE FUNCTION frozen_naive() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT current_setting('naive.tenant') $$;
+         CREATE FUNCTION frozen() RETURNS uuid LANGUAGE sql IMMUTABLE AS 'SELECT tenancy.currenttenant_id()';
+         ALTER POLICY naive ON naive USING (tenant = frozen_naive());
+         CREATE POLICY frozen ON letters USING (tenant_id = frozen())",
+    );
+    let session = stage.login();
+    session.run("SET plan_cache_mode = force_generic_plan; PREPARE naive AS SELECT item FROM naive");
+    for tenant in ["blue", "red"] {
+        session.run(&format!("BEGIN; SET LOCAL naive.tenant = '{tenant}'"));
+        session.sees("EXECUTE naive", &[CANARY]);
+        session.run("COMMIT");
+    }
+    session.run("PREPARE letters AS SELECT item FROM letters");
+    session.begin_as("blue");
+    session.sees("EXECUTE letters", &[CANARY]);
+    session.run("COMMIT");
+    session.begin_as("red");
+    assert!(session.rows("EXECUTE letters").iter().all(|item| item == MINE));
 }
 
 fn a27_a_generic_plan_follows_the_tenant(stage: &Stage) {

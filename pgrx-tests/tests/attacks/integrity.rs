@@ -227,6 +227,18 @@ fn c22_a_tenant_is_never_deleted_by_a_row() {
 }
 
 #[test]
+fn c24_the_owner_cannot_switch_the_keys_off() {
+    let stage = Stage::plain();
+    boxes_and_things(&stage, "");
+    stage.db.admin().run(&format!("ALTER TABLE things OWNER TO {0}; ALTER TABLE boxes OWNER TO {0}", stage.owner));
+    let owner = stage.db.login(&stage.owner);
+    owner.refused("42501", "ALTER TABLE things DISABLE TRIGGER ALL");
+    owner.run("ALTER TABLE things DISABLE TRIGGER USER");
+    owner.begin_as("red");
+    owner.refused("23503", "INSERT INTO things (id, box) VALUES (10, 2)");
+}
+
+#[test]
 fn c25_triggers_stay_on_for_applications() {
     let stage = Stage::plain();
     let session = stage.as_red();

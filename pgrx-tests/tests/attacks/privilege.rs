@@ -231,6 +231,33 @@ fn b27_a_second_role_without_a_tenant_sees_nothing() {
     session.refused("42501", "SELECT tenancy.set_tenant('red')");
 }
 
+/// CVE-2016-2193, CVE-2023-2455, CVE-2024-10976: plans that kept the row security of another role.
+#[test]
+fn f01_a_plan_made_for_one_role_is_not_run_for_another() {
+    let stage = Stage::plain();
+    let session = stage.db.admin();
+    session.run(
+        "SET plan_cache_mode = force_generic_plan;
+         CREATE FUNCTION inner_read() RETURNS SETOF text LANGUAGE sql STABLE AS 'SELECT item FROM letters ORDER BY id';
+         CREATE FUNCTION slow_read() RETURNS SETOF text LANGUAGE plpgsql STABLE
+             AS 'BEGIN RETURN QUERY SELECT item FROM letters ORDER BY id; END';
+         PREPARE direct AS SELECT item FROM letters ORDER BY id;
+         PREPARE inlined AS SELECT * FROM inner_read();
+         PREPARE within AS WITH w AS (SELECT * FROM inner_read()) SELECT * FROM w WHERE EXISTS (SELECT FROM letters);
+         PREPARE slow AS SELECT slow_read()",
+    );
+    for _ in 0..2 {
+        for plan in ["direct", "inlined", "within", "slow"] {
+            session.sees(&format!("EXECUTE {plan}"), &[MINE, CANARY]);
+            session.run(&format!("SET ROLE {}; BEGIN; SELECT tenancy.set_tenant('red')", stage.app));
+            session.sees(&format!("EXECUTE {plan}"), &[MINE]);
+            session.run("COMMIT");
+            session.refused("55000", &format!("EXECUTE {plan}"));
+            session.run("RESET ROLE");
+        }
+    }
+}
+
 #[test]
 fn a_tenant_sees_only_itself_in_the_registry() {
     let stage = Stage::plain();
