@@ -353,7 +353,7 @@ fn a23_one_message_with_several_statements_is_one_transaction(stage: &Stage) {
 fn a26_a_policy_frozen_into_a_plan_cannot_show_another_tenant(stage: &Stage) {
     stage.db.admin().run(
         "CREATE FUNCTION frozen_naive() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT current_setting('naive.tenant') $$;
-         CREATE FUNCTION frozen() RETURNS uuid LANGUAGE sql IMMUTABLE AS 'SELECT tenancy.currenttenant_id()';
+         CREATE FUNCTION frozen() RETURNS uuid LANGUAGE sql IMMUTABLE AS 'SELECT tenancy.current_tenant_id()';
          ALTER POLICY naive ON naive USING (tenant = frozen_naive());
          CREATE POLICY frozen ON letters USING (tenant_id = frozen())",
     );
