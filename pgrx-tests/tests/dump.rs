@@ -173,20 +173,33 @@ fn dropping_the_extension_is_refused_and_names_what_hangs_on_it() {
 #[test]
 fn a_cascaded_drop_leaves_every_protected_table_closed() {
     let shop = a_shop();
-    let dba = shop.db.admin();
-    dba.run("DROP EXTENSION pg_tenancy CASCADE");
-    let (app, owner) = (shop.db.login(&shop.app), shop.db.login(&shop.owner));
-    for table in ["customers", "orders", "events", "events_2025", "events_later", "templates", "countries", "\"s < e\""]
-    {
-        for session in [&app, &owner] {
-            session.sees(&format!("SELECT count(*) FROM shop.{table}"), &["0"]);
-            session.changes(0, &format!("DELETE FROM shop.{table}"));
-        }
-    }
-    app.refused("42501", "INSERT INTO shop.countries VALUES ('XX')");
-    app.refused("42501", "INSERT INTO shop.\"s < e\" VALUES ('blue', 'his')");
-    dba.sees("SELECT count(*) FROM shop.orders", &["3"]);
-    dba.sees("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenancy%'", &["0"]);
+    shop.db.admin().run("DROP EXTENSION pg_tenancy CASCADE");
+    is_closed(&shop);
+}
+
+#[test]
+fn a_cascaded_drop_of_what_the_extension_needs_leaves_tables_closed() {
+    let shop = a_shop();
+    shop.db.admin().run("DROP EXTENSION plpgsql CASCADE");
+    is_closed(&shop);
+}
+
+#[test]
+fn a_cascaded_drop_of_what_the_extensions_owner_owns_leaves_tables_closed() {
+    let db = Db::bare();
+    let installer = db.role("installer", "SUPERUSER");
+    db.login(&installer).run("CREATE EXTENSION pg_tenancy");
+    let shop = Shop::in_db(db);
+    let drop = format!("DROP OWNED BY {installer} CASCADE");
+    shop.db.admin().run(&drop);
+    is_closed(&shop);
+}
+
+#[test]
+fn the_extension_does_not_go_with_the_schema_public() {
+    let shop = a_shop();
+    shop.db.admin().run("DROP SCHEMA public CASCADE; CREATE SCHEMA public");
+    shop.is_isolated_in(&shop.db);
 }
 
 #[test]
@@ -224,6 +237,24 @@ fn dropping_the_extension_touches_no_table_that_was_unprotected_before() {
     red.run("INSERT INTO orders (item) VALUES ('kept')");
     db.admin().run("SELECT tenancy.unprotect_table('orders'); DROP EXTENSION pg_tenancy");
     red.session().sees("SELECT item FROM orders", &["kept"]);
+}
+
+/// The extension is gone, and nobody whom row security binds gets a row or brings one in.
+#[track_caller]
+fn is_closed(shop: &Shop) {
+    let dba = shop.db.admin();
+    let (app, owner) = (shop.db.login(&shop.app), shop.db.login(&shop.owner));
+    for table in ["customers", "orders", "events", "events_2025", "events_later", "templates", "countries", "\"s < e\""]
+    {
+        for session in [&app, &owner] {
+            session.sees(&format!("SELECT count(*) FROM shop.{table}"), &["0"]);
+            session.changes(0, &format!("DELETE FROM shop.{table}"));
+        }
+    }
+    app.refused("42501", "INSERT INTO shop.countries VALUES ('XX')");
+    app.refused("42501", "INSERT INTO shop.\"s < e\" VALUES ('blue', 'his')");
+    dba.sees("SELECT count(*) FROM shop.orders", &["3"]);
+    dba.sees("SELECT count(*) FROM pg_namespace WHERE nspname LIKE 'tenancy%'", &["0"]);
 }
 
 fn a_shop() -> Shop {

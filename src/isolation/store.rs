@@ -79,9 +79,6 @@ pub fn plan_protection(target: Oid, arguments: &Arguments<'_>) -> Result<Vec<Ste
 fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Facts, Vec<Step>), TenancyError> {
     let entries = entries(view)?;
     let facts = facts(target, request, &entries, view)?;
-    if let (Some(root), Some(entry)) = (facts.family.first(), entries.get(&target)) {
-        refuse_other_protection(root, entry, target, request)?;
-    }
     let steps = plan::protect(&facts, request)?;
     let role = role::current_role();
     for table in facts.family.iter().filter(|_| !steps.is_empty() || !facts.is_complete) {
@@ -168,13 +165,12 @@ fn facts(
     let family = family(target, view)?;
     let oids: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
     let neighbours = neighbours(&oids, view)?;
-    let lacks_column = |root: &&Table| root.column(&request.column).is_none() && request.access == Access::Tenant;
-    let are_tables = family.iter().all(|table| plan::refuse_no_table(table).is_ok());
-    let is_fit = |root: &&Table| root.is_owned && are_tables && plan::refuse_unfit(root).is_ok();
-    let has_rows = match family.first().filter(lacks_column).filter(is_fit) {
+    let has_rows = match family.first() {
         Some(root) => {
-            let sql = Sql::text("SELECT EXISTS (SELECT FROM ").name(&root.name).then(")");
-            spi::read_in(view, &sql, &[], |row| row.must::<bool>(1))?.first().copied().unwrap_or(false)
+            if let Some(entry) = entries.get(&target) {
+                refuse_other_protection(root, entry, target, request)?;
+            }
+            asks_for_rows(&family, request) && has_rows(root, request, view)?
         }
         None => false,
     };
@@ -186,6 +182,23 @@ fn facts(
     let recorded = family.iter().filter(|table| entry(table).is_some()).map(|table| table.oid).collect();
     let is_complete = family.iter().all(|table| entry(table).is_some_and(|entry| entry.root == target));
     Ok(Facts { target: target.to_u32(), family, neighbours, recorded, is_complete, own_indexes, has_rows })
+}
+
+/// Whether the plan depends on the table being empty: a column is to be added, and nobody said whose the rows are.
+fn asks_for_rows(family: &[Table], request: &Request) -> bool {
+    let lacks_column = |root: &Table| root.column(&request.column).is_none() && request.access == Access::Tenant;
+    request.assign.is_none()
+        && family.iter().all(|table| plan::refuse_no_table(table).is_ok())
+        && family.first().is_some_and(|root| lacks_column(root) && root.is_owned && plan::refuse_unfit(root).is_ok())
+}
+
+/// Whether the table has rows; taken for granted where the owner is bound and cannot tell.
+fn has_rows(root: &Table, request: &Request, view: spi::Snapshot) -> Result<bool, TenancyError> {
+    if request.is_bound_as_owner && root.row_security && root.forced {
+        return Ok(true);
+    }
+    let sql = Sql::text("SELECT EXISTS (SELECT FROM ").name(&root.name).then(")");
+    Ok(spi::read_in(view, &sql, &[], |row| row.must::<bool>(1))?.first().copied().unwrap_or(false))
 }
 
 fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
