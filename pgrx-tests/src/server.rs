@@ -92,26 +92,42 @@ impl Server {
     }
 
     /// One of PostgreSQL's own test programs: `regress/pg_regress`, `isolation/pg_isolation_regress`.
+    ///
+    /// They are clients, and those of another major do: the wheels come with programs that do not start.
     pub fn test_program(&self, name: &str) -> Result<PathBuf> {
+        let own = self.test_program_at(name)?;
+        if runs(&own) {
+            return Ok(own);
+        }
+        if self.major != DEFAULT_MAJOR && debian::is_installed(DEFAULT_MAJOR) {
+            let other = debian::relocated(DEFAULT_MAJOR)?.test_program_at(name)?;
+            if runs(&other) {
+                return Ok(other);
+            }
+        }
+        bail!(
+            "this server comes without {} (Debian: postgresql-server-dev-{}; a build from source: \
+             make -C src/test/regress install, make -C src/test/isolation install)",
+            own.display(),
+            self.major
+        )
+    }
+
+    fn test_program_at(&self, name: &str) -> Result<PathBuf> {
         let pgxs = PathBuf::from(process::output(Command::new(&self.pg_config).arg("--pgxs"))?);
         let source_tree =
             pgxs.ancestors().nth(2).with_context(|| format!("{} is no path of pgxs.mk", pgxs.display()))?;
-        let program = source_tree.join("test").join(name);
-        if !program.is_file() {
-            bail!(
-                "this server comes without {} (Debian: postgresql-server-dev-{}; a build from source: \
-                 make -C src/test/regress install, make -C src/test/isolation install)",
-                program.display(),
-                self.major
-            );
-        }
-        Ok(program)
+        Ok(source_tree.join("test").join(name))
     }
 
     /// Cargo's feature for this major.
     pub fn feature(&self) -> String {
         format!("pg{}", self.major)
     }
+}
+
+fn runs(program: &Path) -> bool {
+    process::output(Command::new(program).arg("--version")).is_ok()
 }
 
 /// `PostgreSQL 15.20 (Debian …)`, `PostgreSQL 19rc1` -> the major.
