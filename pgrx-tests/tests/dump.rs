@@ -11,6 +11,13 @@ use pg_tenancy_tests::{Db, Role, cluster::data::Folder, process};
 mod world;
 use world::{Shop, portrait, same_portraits};
 
+const PROTECT_AGAIN: &str = "SET search_path = shop;
+    SELECT tenancy.protect_table('customers'); SELECT tenancy.protect_table('orders');
+    SELECT tenancy.protect_table('events', tenant_column => 'tenant_number', reference => 'foreign_key');
+    SELECT tenancy.protect_table('templates', access => 'shared');
+    SELECT tenancy.protect_table('countries', access => 'reference');
+    SELECT tenancy.protect_table('\"s < e\"', tenant_column => 'quo\"te')";
+
 #[test]
 fn a_plain_dump_brings_everything_back() {
     let shop = a_shop();
@@ -57,6 +64,29 @@ fn a_restore_over_the_old_database_brings_everything_back() {
     restore(&shop.db, &file, &["--clean", "--if-exists"]);
     same_portraits(&before, &portrait(&shop.db));
     shop.is_isolated_in(&shop.db);
+}
+
+#[test]
+fn a_restore_that_left_the_policies_out_is_seen_and_mended() {
+    let shop = a_shop();
+    let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
+    let file = dump(&shop.db, &folder, &["--format=custom"]);
+    // What pg_dump --no-policies does since 18.
+    let mut list = restored.program("pg_restore");
+    let list = process::output(list.arg("--list").arg(&file)).expect("a table of contents");
+    let is_kept = |line: &&str| !line.contains(" POLICY ") && !line.contains(" ROW SECURITY ");
+    let kept: Vec<&str> = list.lines().filter(is_kept).collect();
+    let chosen = folder.path().join("list");
+    fs::write(&chosen, kept.join("\n")).expect("the list can be written");
+    restore(&restored, &file, &["--use-list", &chosen.display().to_string()]);
+
+    let admin = restored.admin();
+    admin.sees("SELECT count(*) FILTER (WHERE is_enforced), count(*) FROM tenancy.protected_tables", &["0|8"]);
+    admin.run(PROTECT_AGAIN);
+    admin.sees("SELECT count(*) FILTER (WHERE is_enforced), count(*) FROM tenancy.protected_tables", &["8|8"]);
+    // The user's own policy was left out as well, and is the user's to bring back.
+    admin.run("CREATE POLICY mine ON shop.\"s < e\" USING (note IS DISTINCT FROM 'secret'); DROP POLICY tenancy_open ON shop.\"s < e\"");
+    shop.is_isolated_in(&restored);
 }
 
 #[test]
@@ -218,14 +248,7 @@ fn after_a_cascaded_drop_the_extension_comes_back_and_opens_the_tables_again() {
         "SELECT tenancy.grant_usage($1::text::regrole), tenancy.grant_admin($2::text::regrole)",
         &[&shop.app.to_string(), &shop.admin.to_string()],
     );
-    dba.run(
-        "SET search_path = shop;
-         SELECT tenancy.protect_table('customers'), tenancy.protect_table('orders'),
-                tenancy.protect_table('events', tenant_column => 'tenant_number', reference => 'foreign_key'),
-                tenancy.protect_table('templates', access => 'shared'),
-                tenancy.protect_table('countries', access => 'reference'),
-                tenancy.protect_table('\"s < e\"', tenant_column => 'quo\"te')",
-    );
+    dba.run(PROTECT_AGAIN);
     dba.sees("SELECT tablename FROM pg_policies WHERE policyname = 'tenancy_closed'", &[]);
     shop.is_isolated_in(&shop.db);
 }
