@@ -453,7 +453,7 @@ fn damage_is_shown_and_mended_by_protecting_again() {
     let scene = Scene::new();
     scene.owner.run("CREATE TABLE t (id int, tenant_id uuid); SELECT tenancy.protect_table('t')");
     let whole = scene.dump();
-    for damage in [
+    let opening = [
         "ALTER TABLE t DISABLE ROW LEVEL SECURITY",
         "ALTER TABLE t NO FORCE ROW LEVEL SECURITY",
         "DROP POLICY tenancy_isolation ON t",
@@ -463,19 +463,21 @@ fn damage_is_shown_and_mended_by_protecting_again() {
         "DROP POLICY tenancy_isolation_delete ON t",
         "DROP TRIGGER tenancy_truncate_guard ON t",
         "ALTER TABLE t DISABLE TRIGGER tenancy_truncate_guard",
+    ];
+    let inconvenient = [
         "ALTER TABLE t ALTER COLUMN tenant_id DROP NOT NULL",
         "ALTER TABLE t ALTER COLUMN tenant_id DROP DEFAULT",
         "DROP INDEX t_tenant_id_idx",
-    ] {
+    ];
+    for damage in opening.iter().chain(&inconvenient) {
         scene.owner.run(damage);
         assert_ne!(whole, scene.dump());
+        let enforced = scene.owner.value("SELECT is_enforced FROM tenancy.protected_tables");
+        assert_eq!(enforced == "f", opening.contains(damage), "{damage}: is_enforced is {enforced}");
         scene.owner.run("SELECT tenancy.protect_table('t')");
         same_text(&whole, &scene.dump());
+        scene.owner.sees("SELECT is_enforced FROM tenancy.protected_tables", &["t"]);
     }
-    scene.owner.run("ALTER TABLE t NO FORCE ROW LEVEL SECURITY");
-    scene.owner.sees("SELECT is_enforced FROM tenancy.protected_tables", &["f"]);
-    scene.owner.run("ALTER TABLE t FORCE ROW LEVEL SECURITY; DROP POLICY tenancy_isolation ON t");
-    scene.owner.sees("SELECT is_enforced FROM tenancy.protected_tables", &["f"]);
 }
 
 #[test]

@@ -217,6 +217,75 @@ fn b25_names_of_ones_own_do_not_reach_into_the_policy() {
     session.sees_only_red();
 }
 
+/// What the functions do with the rights of the extension's owner must not meet operators that an administrator, who is
+/// no superuser, put before the system's.
+#[test]
+fn b25_an_administrators_operators_are_never_run_by_the_extensions_owner() {
+    let stage = Stage::plain();
+    let superuser = stage.db.admin();
+    let role = stage.db.role("climber", "");
+    superuser.run(&format!(
+        "SELECT tenancy.grant_admin('{role}');
+         GRANT CREATE ON DATABASE {} TO {role}; GRANT CREATE ON SCHEMA public TO {role}",
+        stage.database()
+    ));
+    let climber = stage.db.login(&role);
+    climber.run(
+        "CREATE SCHEMA evil;
+         DO $$
+         DECLARE o record; n int := 0;
+         BEGIN
+             FOR o IN SELECT oprname, oprleft::regtype l, oprright::regtype r FROM pg_operator
+                       WHERE oprnamespace = 'pg_catalog'::regnamespace AND oprresult = 'bool'::regtype
+                         AND oprname IN ('=', '<>', '<', '>', '<=', '>=') AND oprleft <> 0
+                         AND NOT EXISTS (SELECT FROM pg_type t WHERE t.oid IN (oprleft, oprright) AND t.typtype = 'p')
+             LOOP
+                 n := n + 1;
+                 EXECUTE format(
+                     'CREATE FUNCTION evil.f%1$s(a %2$s, b %3$s) RETURNS boolean LANGUAGE plpgsql AS $f$ BEGIN
+                          IF current_user OPERATOR(pg_catalog.<>) session_user THEN RAISE ''climbed to %%'', current_user; END IF;
+                          RETURN a OPERATOR(pg_catalog.%4$s) b; END $f$;
+                      CREATE OPERATOR evil.%4$s (LEFTARG = %2$s, RIGHTARG = %3$s, FUNCTION = evil.f%1$s)',
+                     n, o.l, o.r, o.oprname);
+             END LOOP;
+         END $$;
+         CREATE FUNCTION evil.definer() RETURNS boolean LANGUAGE sql SECURITY DEFINER SET search_path = evil, pg_catalog
+             AS 'SELECT 1 = 1'",
+    );
+    // The trap works: run by another role it springs.
+    superuser.run("GRANT USAGE ON SCHEMA evil TO PUBLIC");
+    assert!(superuser.refused("P0001", "SELECT evil.definer()").message().contains("climbed"));
+
+    climber.run("SET search_path = evil, pg_catalog, public");
+    climber.run(
+        "CREATE TABLE public.e1 (id int PRIMARY KEY, tenant_id uuid);
+         CREATE TABLE public.e2 (id int, tenant_id uuid, e int REFERENCES public.e1);
+         CREATE TABLE public.e3 (id int, tenant_code varchar(10)); INSERT INTO public.e3 VALUES (1, 'red')",
+    );
+    for call in [
+        "SELECT * FROM tenancy.plan_protection('public.e1')",
+        "SELECT tenancy.protect_table('public.e1')",
+        "SELECT tenancy.protect_table('public.e2', reference => 'foreign_key')",
+        "SELECT tenancy.protect_table('public.e3', 'tenant_code', assign_existing_rows_to => 'red')",
+        "SELECT tenancy.unprotect_table('public.e2')",
+        "CREATE SCHEMA mine; CREATE TABLE mine.e4 (tenant_id uuid); SELECT * FROM tenancy.protect_schema('mine')",
+        "SELECT tenancy.create_tenant('g', number => 77); SELECT tenancy.create_tenant('g', if_not_exists => true)",
+        "SELECT tenancy.update_tenant('g', 'x'); SELECT tenancy.set_plan('g', 'standard'); SELECT tenancy.suspend_tenant('g')",
+        "SELECT tenancy.resume_tenant('g'); SELECT tenancy.set_read_only('g'); SELECT tenancy.delete_tenant('g')",
+        "SELECT tenancy.undelete_tenant('g'); SELECT tenancy.find_tenant('g'); SELECT tenancy.switch_tenant('g')",
+        "INSERT INTO tenancy.plans (name) VALUES ('p'); UPDATE tenancy.plans SET limits = '{\"a\": 1}'; DELETE FROM tenancy.plans",
+        "SELECT * FROM tenancy.verify_context(); SELECT * FROM tenancy.tenants; SELECT * FROM tenancy.protected_tables",
+        "ALTER TABLE public.e1 RENAME COLUMN tenant_id TO t; SELECT tenancy.protect_table('public.e1', 't'); DROP TABLE public.e3",
+    ] {
+        if let Err(error) = climber.try_run(call) {
+            let text = format!("{error:?}");
+            assert!(!text.contains("climbed") && text.contains("SqlState(E23"), "{call}: {text}");
+        }
+    }
+    let app = &stage.app;
+    climber.run(&format!("SELECT tenancy.grant_usage('{app}'); SELECT tenancy.revoke_usage('{app}')"));
+}
+
 #[test]
 fn b27_a_second_role_without_a_tenant_sees_nothing() {
     let stage = Stage::plain();
