@@ -1,6 +1,9 @@
-//! On a hot standby tenants read their own rows, and what the primary decides about a tenant counts there too.
+//! On a hot standby tenants read their own rows, and what the primary decides about a tenant counts there too; so it does
+//! where the registry arrives by logical replication.
 
-use pg_tenancy_tests::{Cluster, Db, Role, Tenant};
+use std::time::Duration;
+
+use pg_tenancy_tests::{Cluster, Db, Role, Tenant, process};
 
 /// A primary with a protected table `orders` and a row each of two tenants, and its standby.
 struct Pair {
@@ -139,4 +142,34 @@ fn a_promoted_standby_goes_on_with_the_same_isolation() {
     blue.sees("SELECT item FROM orders", &["blue"]);
     image.admin().run("SELECT tenancy.suspend_tenant('red')");
     red.refused_entry("55000");
+}
+
+#[test]
+fn a_registry_that_is_replicated_row_by_row_reaches_open_sessions() {
+    let publisher = Cluster::start(&[("wal_level", "logical")]);
+    let subscriber = Cluster::start(&[]);
+    let (source, copy) = (publisher.db(), subscriber.db());
+    let (red, app) = (source.tenant("red"), copy.application("app"));
+    source.admin().run("CREATE PUBLICATION registry FOR TABLE tenancy.tenants");
+    copy.admin().run(&format!(
+        "CREATE SUBSCRIPTION registry CONNECTION 'host={} port={} user=postgres dbname={}' PUBLICATION registry",
+        publisher.sockets().display(),
+        publisher.port(),
+        source.name()
+    ));
+    let observer = copy.admin();
+    let arrives = |status: &str| {
+        let found = format!("SELECT count(*) FROM tenancy.tenants WHERE status = '{status}'");
+        let wait = || Ok((observer.value(&found) == "1").then_some(()));
+        process::wait_for("the registry to arrive", Duration::from_secs(60), wait)
+            .unwrap_or_else(|error| panic!("{error:?}"));
+    };
+    arrives("active");
+    let client = copy.enter(&app, &red);
+    client.sees("SELECT tenancy.current_tenant_id()", &[&red.id.to_string()]);
+    source.admin().run("SELECT tenancy.suspend_tenant('red')");
+    arrives("suspended");
+    client.refused_entry("55000");
+    // Its slot keeps the publisher's database from being dropped.
+    observer.run("DROP SUBSCRIPTION registry");
 }
