@@ -6,7 +6,7 @@ use uuid::Uuid;
 
 use super::{
     sides::{self, Side},
-    stand::{STOCK, Stand},
+    stand::{STOCK, Stand, TENANTS},
     statement::{Protocol, Sender, Template, Values},
 };
 
@@ -102,6 +102,7 @@ pub fn all() -> Vec<Contest> {
         statement("partitions-simple", None, 40, parted, Simple, ""),
         set_tenant("set-tenant-prepared", Protocol::Prepared),
         set_tenant("set-tenant-parsed", Protocol::Simple),
+        visited(),
         alternating(),
         Contest {
             warmup: 2,
@@ -118,7 +119,7 @@ pub fn all() -> Vec<Contest> {
         },
         statement(
             "insert-one",
-            Some(1.02),
+            None,
             400,
             Template("INSERT INTO entries VALUES ({id}, {tenant}, 1, 'an entry')"),
             Prepared,
@@ -184,57 +185,72 @@ fn set_tenant(name: &'static str, protocol: Protocol) -> Contest {
     let entry = |label: &str, database: Option<&'static str>, is_ours, sql: &'static str| Entry {
         label: label.to_owned(),
         is_ours,
-        start: Box::new(move |stand: &Stand| {
-            let client = stand.app(database)?;
-            in_transactions(client, stand.tenants.clone(), sql, protocol)
-        }),
+        start: Box::new(move |stand: &Stand| tours(stand, database, sql, protocol, 300)),
     };
     Contest {
         name,
-        what: format!("BEGIN; set a tenant; COMMIT, extended protocol, {protocol:?}"),
+        what: format!("BEGIN; set one of 300 tenants, 10,000 are registered; COMMIT; extended protocol, {protocol:?}"),
         limit: Some(1.2),
         count: 300,
-        warmup: 300,
+        warmup: 10,
         entries: vec![
-            entry(
-                "set_config(.., true), stock server",
-                Some(STOCK),
-                false,
-                "SELECT set_config('app.current_tenant_id', $1, true)",
-            ),
-            entry("tenancy.set_tenant($1)", None, true, "SELECT tenancy.set_tenant($1)"),
-            entry(
-                "set_config(.., true), library loaded",
-                None,
-                false,
-                "SELECT set_config('app.current_tenant_id', $1, true)",
-            ),
+            entry("set_config(.., true), stock server", Some(STOCK), false, SET_CONFIG),
+            entry("tenancy.set_tenant($1)", None, true, SET_TENANT),
+            entry("set_config(.., true), pg_tenancy", None, false, SET_CONFIG),
             entry("plpgsql function with a lookup", None, false, "SELECT custom.set_tenant($1::text::uuid)"),
-            entry("SELECT $1", Some(STOCK), false, "SELECT $1::text"),
+            entry("SELECT $1, for comparison", Some(STOCK), false, "SELECT $1::text"),
         ],
     }
 }
 
-fn in_transactions(mut client: Client, tenants: Vec<Uuid>, sql: &'static str, protocol: Protocol) -> Result<Runner> {
-    let begin = client.prepare("BEGIN")?;
-    let commit = client.prepare("COMMIT")?;
-    let prepared = client.prepare(sql)?;
-    let texts: Vec<String> = tenants.iter().map(Uuid::to_string).collect();
-    // Loads the library, whatever the statement.
-    if sql.contains("current_tenant_id") || sql.contains("tenancy.") {
-        client.batch_execute("SELECT to_regproc('tenancy.has_tenant') IS NULL")?;
+const SET_CONFIG: &str = "SELECT set_config('app.current_tenant_id', $1, true)";
+const SET_TENANT: &str = "SELECT tenancy.set_tenant($1)";
+
+/// Whether it gets dearer the more tenants a backend has met.
+fn visited() -> Contest {
+    let entry = |tenants: usize, is_ours| Entry {
+        label: format!("{tenants} tenants visited"),
+        is_ours,
+        start: Box::new(move |stand: &Stand| tours(stand, None, SET_TENANT, Protocol::Prepared, tenants)),
+    };
+    Contest {
+        name: "visited",
+        what: "BEGIN; tenancy.set_tenant; COMMIT".to_owned(),
+        limit: Some(1.02),
+        count: 200,
+        warmup: 10,
+        entries: vec![entry(100, false), entry(TENANTS, true)],
     }
-    Runner::new(client, move |client, turn| {
-        // A few hundred tenants of the 10,000, met over and over.
-        let tenant = &texts[(turn as usize * 31) % 300];
+}
+
+/// Transactions that set these tenants by turns; each has been met once before.
+fn tours(
+    stand: &Stand,
+    database: Option<&'static str>,
+    sql: &'static str,
+    protocol: Protocol,
+    tenants: usize,
+) -> Result<Runner> {
+    let mut client = stand.app(database)?;
+    let [begin, set, commit] = [client.prepare("BEGIN")?, client.prepare(sql)?, client.prepare("COMMIT")?];
+    let texts: Vec<String> = stand.tenants[..tenants].iter().map(Uuid::to_string).collect();
+    if database.is_none() {
+        // Loads the library, whatever the statement.
+        client.batch_execute("SELECT tenancy.has_tenant()")?;
+    }
+    let turn = move |client: &mut Client, tenant: &String| -> Result<()> {
         client.execute(&begin, &[])?;
         match protocol {
-            Protocol::Prepared => client.query(&prepared, &[tenant])?,
+            Protocol::Prepared => client.query(&set, &[tenant])?,
             Protocol::Simple => client.query_typed(sql, &[(tenant, postgres::types::Type::TEXT)])?,
         };
         client.execute(&commit, &[])?;
         Ok(())
-    })
+    };
+    for text in &texts {
+        turn(&mut client, text)?;
+    }
+    Runner::new(client, move |client, number| turn(client, &texts[number as usize * 31 % texts.len()]))
 }
 
 /// A prepared query in transactions of one tenant, and of two by turns: nothing is planned anew.
@@ -247,7 +263,7 @@ fn alternating() -> Contest {
             client.batch_execute("SET search_path = ours")?;
             let begin = client.prepare("BEGIN")?;
             let commit = client.prepare("COMMIT")?;
-            let set = client.prepare("SELECT tenancy.set_tenant($1)")?;
+            let set = client.prepare(SET_TENANT)?;
             let query = client.prepare("SELECT amount FROM orders WHERE id = $1")?;
             let texts: Vec<String> = stand.tenants.iter().map(Uuid::to_string).collect();
             Runner::new(client, move |client, turn| {
