@@ -105,6 +105,49 @@ fn only_a_superuser_changes_our_settings() {
     app.refused("42501", "SET tenancy.missing_context = empty");
 }
 
+#[test]
+fn the_extension_leaves_nothing_behind_and_can_come_again() {
+    let db = Db::new();
+    let app = db.application("app");
+    db.tenant("red");
+    let open = db.login(&app);
+    open.run("BEGIN; SELECT tenancy.set_tenant('red'), tenancy.current_tenant_id(); COMMIT");
+    let admin = db.admin();
+    admin.run("DROP EXTENSION pg_tenancy");
+    admin.sees(
+        "SELECT nspname FROM pg_namespace WHERE nspname LIKE 'tenancy%'
+         UNION ALL SELECT evtname FROM pg_event_trigger
+         UNION ALL SELECT proname FROM pg_proc WHERE probin LIKE '%pg_tenancy%'",
+        &[],
+    );
+    // A session that was open all the while finds the new registry, not what it remembers of the old one.
+    admin.run("CREATE EXTENSION pg_tenancy");
+    admin.query("SELECT tenancy.grant_usage($1::text::regrole)", &[&app.to_string()]);
+    open.refused("42704", "SELECT tenancy.set_tenant('red')");
+    let red = db.tenant("red");
+    open.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    open.sees("SELECT tenancy.current_tenant_id()", &[&red.id.to_string()]);
+}
+
+#[test]
+fn a_schema_that_somebody_made_before_is_not_taken_over() {
+    let admin = Db::bare().admin();
+    for schema in ["tenancy", "tenancy_internal"] {
+        admin.run(&format!("CREATE SCHEMA {schema}"));
+        admin.refused("42P06", "CREATE EXTENSION pg_tenancy");
+        admin.run(&format!("DROP SCHEMA {schema}"));
+    }
+    admin.run("CREATE EXTENSION pg_tenancy");
+}
+
+#[test]
+fn an_ordinary_role_does_not_install_it() {
+    let db = Db::bare();
+    let role = db.role("developer", "CREATEDB CREATEROLE");
+    db.admin().run(&format!("GRANT ALL ON DATABASE \"{}\" TO {role}", db.name()));
+    db.login(&role).refused("42501", "CREATE EXTENSION pg_tenancy");
+}
+
 fn golden() -> PathBuf {
     root().join("pgrx-tests/tests/surface.golden")
 }
