@@ -64,6 +64,8 @@ BEGIN;
 SET LOCAL app.current_tenant_id = 'initech';
 INSERT INTO saas.projects (title, budget) VALUES ('Move office', 12000) RETURNING title, tenant_id;
 UPDATE saas.tasks SET status = 'done' WHERE status = 'open';
+UPDATE saas.projects SET budget = budget + 5000 WHERE title = 'Audit web shop' RETURNING title, budget;
+DELETE FROM saas.users WHERE email = 'ben.abbott@initech.example' RETURNING name, email;
 SELECT title FROM saas.templates ORDER BY 1;
 EXPLAIN (COSTS OFF) SELECT count(*) FROM saas.tasks;
 COMMIT;
