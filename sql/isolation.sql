@@ -181,10 +181,8 @@ SELECT p.relation,
        p.access,
        p.reference,
        CASE WHEN p.root <> p.relation THEN p.root END AS part_of,
-       c.relrowsecurity AND c.relforcerowsecurity
-           AND EXISTS (SELECT FROM pg_catalog.pg_policy y
-                        WHERE y.polrelid = p.relation AND NOT y.polpermissive
-                          AND y.polname IN ('tenancy_isolation', 'tenancy_isolation_insert')) AS is_enforced,
+       tenancy_internal.is_enforced(p.relation, tenancy_internal.tenant_column(p.relation, p.tenant_column), p.access)
+           AS is_enforced,
        p.protected_at,
        p.protected_by
   FROM tenancy_internal.protected_tables p
@@ -209,26 +207,28 @@ CREATE EVENT TRIGGER tenancy_forget_dropped_tables ON sql_drop
 
 -- DROP EXTENSION ... CASCADE takes the restrictive policies along and would leave a user's permissive ones in charge.
 CREATE EVENT TRIGGER tenancy_close_before_drop ON ddl_command_start
-    WHEN TAG IN ('DROP EXTENSION')
+    WHEN TAG IN ('DROP EXTENSION', 'DROP OWNED')
     EXECUTE FUNCTION tenancy_internal.close_before_drop();
 ALTER EVENT TRIGGER tenancy_close_before_drop ENABLE ALWAYS;
 
 COMMENT ON EVENT TRIGGER tenancy_forget_dropped_tables IS 'removes dropped tables from the list of protected ones';
-COMMENT ON EVENT TRIGGER tenancy_close_before_drop IS 'closes every protected table before DROP EXTENSION pg_tenancy';
+COMMENT ON EVENT TRIGGER tenancy_close_before_drop IS 'closes every protected table before the extension is dropped';
 COMMENT ON TABLE tenancy_internal.protected_tables IS 'the protected tables, their partitions and children, and what unprotect_table puts back';
 COMMENT ON VIEW tenancy.protected_tables IS 'the protected tables, with their partitions and children';
 COMMENT ON COLUMN tenancy.protected_tables.tenant_key IS 'which key the tenant column holds: id, number or code';
 COMMENT ON COLUMN tenancy.protected_tables.part_of IS 'the protected table whose partition or child it is';
-COMMENT ON COLUMN tenancy.protected_tables.is_enforced IS 'row security is on and forced, and the isolation policy is there';
+COMMENT ON COLUMN tenancy.protected_tables.is_enforced IS
+    'row security is on and forced, and the policies and the TRUNCATE guard are there, unaltered';
 COMMENT ON FUNCTION tenancy_internal.describe_table(oid, oid) IS 'what protection looks at in a relation';
 COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names for attribute numbers';
 COMMENT ON FUNCTION tenancy_internal.tenant_column(oid, name) IS 'the tenant column of a protected table by its present name';
+COMMENT ON FUNCTION tenancy_internal.is_enforced(oid, name, text) IS 'whether all that protects a relation is in place, unaltered';
 COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its partitions and its inheritance children';
 COMMENT ON DOMAIN tenancy_internal.open_rows IS 'boolean; a policy that uses it goes with the extension';
 COMMENT ON FUNCTION tenancy_internal.role_danger(oid) IS 'why a role must not be an application role; NULL when it may';
 COMMENT ON FUNCTION tenancy_internal.refuse_truncate() IS 'refuses TRUNCATE of a protected table to everybody whom row security binds';
 COMMENT ON FUNCTION tenancy_internal.forget_dropped_tables() IS 'removes dropped tables from the list of protected ones';
-COMMENT ON FUNCTION tenancy_internal.close_before_drop() IS 'closes every protected table before DROP EXTENSION pg_tenancy';
+COMMENT ON FUNCTION tenancy_internal.close_before_drop() IS 'closes every protected table before the extension is dropped';
 COMMENT ON FUNCTION tenancy.protect_table(regclass, name, text, text, text, text, boolean) IS
     'isolates a table by tenant: column, default, index, keys, policies, TRUNCATE guard, on partitions and children too; plan_protection shows the steps';
 COMMENT ON FUNCTION tenancy.plan_protection(regclass, name, text, text, text, text, boolean) IS

@@ -58,10 +58,14 @@ CREATE TABLE tenancy.tenants (
 SELECT pg_catalog.pg_extension_config_dump('tenancy.tenants', '');
 SELECT pg_catalog.pg_extension_config_dump('tenancy.tenants_number_seq', '');
 
--- ALWAYS: a change applied by replication, or with session_replication_role = replica, must reach the caches too.
-CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE OR TRUNCATE ON tenancy.tenants
+-- ALWAYS, and for each row: a change applied by logical replication, which fires no statement triggers, must reach the
+-- caches too. PostgreSQL sends a message once, however many rows say the same.
+CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy.tenants
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy.tenants
     FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_registry_change();
 ALTER TABLE tenancy.tenants ENABLE ALWAYS TRIGGER announce_change;
+ALTER TABLE tenancy.tenants ENABLE ALWAYS TRIGGER announce_truncate;
 
 CREATE TRIGGER keep_keys BEFORE UPDATE ON tenancy.tenants
     FOR EACH ROW WHEN (OLD.id <> NEW.id OR OLD.number <> NEW.number OR OLD.code <> NEW.code)

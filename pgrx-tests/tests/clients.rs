@@ -6,7 +6,7 @@ use std::{
     sync::OnceLock,
 };
 
-use pg_tenancy_tests::{Db, Role, cluster::data::Folder, process, workspace};
+use pg_tenancy_tests::{Cluster, Db, Role, cluster::data::Folder, process, workspace};
 
 /// psycopg with the libpq that it brings along.
 const PSYCOPG: &str = "psycopg[binary]==3.3.3";
@@ -129,6 +129,27 @@ fn a_cancelled_statement_takes_its_tenant_along() {
 }
 
 #[test]
+fn a_transaction_prepared_for_two_phase_commit_leaves_no_tenant_behind() {
+    let (db, app) = shop_in(Cluster::start(&[("max_prepared_transactions", "2")]).db());
+    let (one, two) = (db.login(&app), db.login(&app));
+    one.run(
+        "BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO orders (item) VALUES ('in two phases');
+         PREPARE TRANSACTION 'order'",
+    );
+    one.refused("55000", "SELECT item FROM orders");
+    two.run("COMMIT PREPARED 'order'");
+    two.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    two.sees("SELECT item FROM orders ORDER BY 1", &["in two phases", "red"]);
+    two.run("COMMIT");
+    // A decision on a tenant counts when its second phase is over.
+    let admin = db.admin();
+    admin.run("BEGIN; SELECT tenancy.suspend_tenant('red'); PREPARE TRANSACTION 'suspension'");
+    two.run("BEGIN; SELECT tenancy.set_tenant('red'); COMMIT");
+    admin.run("COMMIT PREPARED 'suspension'");
+    two.refused("55000", "SELECT tenancy.set_tenant('red')");
+}
+
+#[test]
 fn psycopg_runs_transactions_of_one_tenant_after_another() {
     python("transactions");
 }
@@ -175,7 +196,10 @@ fn psycopg_writes_many_rows_at_once() {
 
 /// A protected table `orders` with a row each of red and blue, named after them, and a role that may use it.
 fn shop() -> (Db, Role) {
-    let db = Db::new();
+    shop_in(Db::new())
+}
+
+fn shop_in(db: Db) -> (Db, Role) {
     let app = db.application("app");
     db.admin().run(
         "CREATE TABLE orders (tenant_id uuid NOT NULL, item text NOT NULL); SELECT tenancy.protect_table('orders')",

@@ -21,6 +21,7 @@ pgrx::extension_sql_file!(
         tenancy::grant_usage,
         tenancy::revoke_usage,
         tenancy_internal::refuse_truncate,
+        tenancy_internal::is_enforced,
         tenancy_internal::close_before_drop
     ]
 );
@@ -147,7 +148,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 #[pgrx::pg_schema]
 mod tenancy_internal {
     use super::store;
-    use crate::pg::{event, qualified_name};
+    use crate::pg::{Oid, event, given, qualified_name};
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::prelude::*;
 
@@ -163,7 +164,19 @@ mod tenancy_internal {
         Ok(None::<PgHeapTuple<'a, AllocatedByPostgres>>)
     }
 
-    /// Closes every protected table before DROP EXTENSION pg_tenancy.
+    /// Whether all that protects `relation` is in place, unaltered. The view `tenancy.protected_tables` shows it.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.is_enforced(relation oid, tenant_column name, access text) RETURNS boolean
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn is_enforced(
+        relation: Option<Oid>,
+        tenant_column: Option<&std::ffi::CStr>,
+        access: Option<&str>,
+    ) -> Result<bool, ErrorReport> {
+        Ok(store::is_enforced(given("relation", relation)?, tenant_column, given("access", access)?)?)
+    }
+
+    /// Closes every protected table before the extension is dropped.
     #[pg_extern(sql = "
 CREATE FUNCTION tenancy_internal.close_before_drop() RETURNS event_trigger
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]

@@ -108,6 +108,21 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
     Ok(step::lift_force(steps, &families))
 }
 
+/// Whether all that protects a table is in place, unaltered; the companion that opens it may be there or not.
+pub fn is_enforced(table: &Table, column: Option<&Ident>, access: Access) -> bool {
+    let found = column.and_then(|column| table.column(column));
+    let key = found.and_then(Column::key);
+    let wanted = match (access, column, key) {
+        (Access::Reference, ..) => policy::wanted(access, &policy::name(policy::ISOLATION), None, None, false),
+        (_, Some(column), Some(_)) => policy::wanted(access, column, found, key, false),
+        _ => return false,
+    };
+    table.row_security
+        && table.forced
+        && table.triggers.iter().any(|trigger| trigger.name.as_str() == GUARD && trigger.is_guard)
+        && wanted.iter().all(|spec| table.policies.iter().any(|policy| spec.matches(policy)))
+}
+
 /// Why `protect_schema` leaves a relation alone; None when it protects it.
 pub fn left_out(table: &Table, request: &Request) -> Option<String> {
     if let Some(parent) = &table.parent {

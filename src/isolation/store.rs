@@ -264,6 +264,14 @@ fn stored_access(access: &str) -> Result<Access, TenancyError> {
         .ok_or_else(|| TenancyError::Internal { what: format!("unknown access \"{access}\" is recorded") })
 }
 
+/// Whether all that protects a relation is in place.
+pub fn is_enforced(relation: Oid, column: Option<&CStr>, access: &str) -> Result<bool, TenancyError> {
+    let column = column.map(|column| Ident::new(&column.to_string_lossy())).transpose()?;
+    let access = stored_access(access)?;
+    let table = describe_one(relation, spi::Snapshot::Statement)?;
+    Ok(table.is_some_and(|table| plan::is_enforced(&table, column.as_ref(), access)))
+}
+
 /// All that is recorded.
 fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
     let rows = spi::as_extension_owner(|| {
