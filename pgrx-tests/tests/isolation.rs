@@ -1026,6 +1026,34 @@ fn policies_and_triggers_of_ours_by_name_only_are_the_users_and_come_back() {
 }
 
 #[test]
+fn a_database_in_another_encoding_works_or_is_refused_at_once() {
+    let scene = Scene::new();
+    let cluster = scene.db.cluster();
+    for encoding in ["SQL_ASCII", "LATIN1"] {
+        let name = format!("{}_{encoding}", scene.db.name()).to_lowercase();
+        cluster.superuser().run(&format!(
+            "CREATE DATABASE {name} ENCODING '{encoding}' LC_COLLATE 'C' LC_CTYPE 'C' TEMPLATE template0"
+        ));
+        let session = Session::open(cluster.config(scene.superuser.who(), &name)).expect("a superuser connects");
+        match session.try_run("CREATE EXTENSION pg_tenancy") {
+            Ok(()) => {
+                session.run(
+                    "SELECT tenancy.create_tenant('Größe'); CREATE TABLE \"Straße\" (id int, \"Größe\" text);
+                     INSERT INTO \"Straße\" VALUES (1, 'Größe'); SELECT tenancy.protect_table('\"Straße\"', 'Größe')",
+                );
+                session.run("BEGIN; SET LOCAL app.current_tenant_id = 'Größe'");
+                session.sees("SELECT tenancy.current_tenant_code()", &["Größe"]);
+            }
+            Err(refusal) => {
+                assert_eq!(refusal.code().map(|code| code.code()), Some("0A000"), "{encoding}: {refusal:?}")
+            }
+        }
+        drop(session);
+        cluster.superuser().run(&format!("DROP DATABASE {name} WITH (FORCE)"));
+    }
+}
+
+#[test]
 fn triggers_rules_and_views_of_the_user_live_on() {
     let scene = Scene::new();
     scene.owner.run(

@@ -1,7 +1,6 @@
 //! Event triggers: what PostgreSQL passes them.
 
 use super::{compat, spi};
-use crate::model::Sql;
 use pgrx::{PgList, pg_sys};
 use std::ffi::CStr;
 
@@ -33,8 +32,8 @@ pub fn drops_this_extension(call: Call) -> bool {
             }
             pg_sys::NodeTag::T_DropOwnedStmt => {
                 let roles = PgList::<pg_sys::RoleSpec>::from_pg((*statement.cast::<pg_sys::DropOwnedStmt>()).roles);
-                let owner = extension_owner();
-                roles.iter_ptr().any(|role| pg_sys::get_rolespec_oid(role, true) == owner)
+                spi::extension_owner()
+                    .is_ok_and(|owner| roles.iter_ptr().any(|role| pg_sys::get_rolespec_oid(role, true) == owner))
             }
             _ => false,
         }
@@ -43,9 +42,3 @@ pub fn drops_this_extension(call: Call) -> bool {
 
 /// This extension and what its control file requires.
 const NEEDED: [&CStr; 2] = [c"pg_tenancy", c"plpgsql"];
-
-fn extension_owner() -> pg_sys::Oid {
-    let sql = Sql::text("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pg_tenancy'");
-    let owners = spi::read(&sql, &[], |row| row.must::<pg_sys::Oid>(1));
-    owners.ok().and_then(|owners| owners.first().copied()).unwrap_or(pg_sys::InvalidOid)
-}

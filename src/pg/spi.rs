@@ -128,14 +128,21 @@ fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T 
     result
 }
 
+/// The role that owns the extension.
+pub fn extension_owner() -> Result<pg_sys::Oid, TenancyError> {
+    let sql = Sql::text("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pg_tenancy'");
+    let owners = read(&sql, &[], |row| row.must::<pg_sys::Oid>(1))?;
+    owners.first().copied().ok_or(TenancyError::NotInstalled)
+}
+
 /// Runs `work` with the rights of the extension's owner, for the private tables, which no other role may touch; no
 /// object in the caller's search_path is met.
 pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
-    let owner =
-        read(&Sql::text("SELECT extowner FROM pg_catalog.pg_extension WHERE extname = 'pg_tenancy'"), &[], |row| {
-            row.must::<pg_sys::Oid>(1)
-        })?;
-    let owner = *owner.first().ok_or(TenancyError::NotInstalled)?;
+    with_settings(&[PINNED_PATH], || as_owner(work))
+}
+
+fn as_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
+    let owner = extension_owner()?;
     let (mut role, mut security) = (pg_sys::InvalidOid, 0);
     // SAFETY: plain reads and writes of backend variables; an error's abort restores them.
     unsafe {

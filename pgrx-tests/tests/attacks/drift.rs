@@ -78,6 +78,29 @@ fn e02_a_row_cannot_change_tenant_on_its_way_to_another_partition() {
     session.sees("SELECT count(*) FROM events_rest WHERE kind = 7", &["3"]);
 }
 
+/// Policies are those of the table that a query names, so a child's rows are as open as its least protected parent.
+#[test]
+fn e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too() {
+    let stage = Stage::plain();
+    let admin = stage.db.admin();
+    admin.run(&format!(
+        "CREATE TABLE docs (id int, item text, tenant_id uuid); CREATE TABLE exports (id int, item text, tenant_id uuid);
+         CREATE TABLE both () INHERITS (docs, exports);
+         INSERT INTO both SELECT 1, code, id FROM tenancy.tenants;
+         GRANT SELECT ON docs, exports TO {}",
+        stage.app
+    ));
+    let outcome = admin.try_run("SELECT tenancy.protect_table('docs')");
+    let session = stage.as_red();
+    match outcome {
+        Err(refusal) => {
+            assert_eq!(refusal.code().map(|code| code.code()), Some("42809"), "{refusal:?}");
+            assert!(format!("{refusal:?}").contains("exports"), "{refusal:?}");
+        }
+        Ok(()) => session.sees("SELECT item FROM exports WHERE item <> 'red'", &[]),
+    }
+}
+
 #[test]
 fn e10_without_any_policy_nothing_is_seen() {
     let stage = Stage::plain();

@@ -9,6 +9,7 @@ stories![
     a_pin_of_the_database_cannot_be_taken_off_by_the_role,
     an_administrator_may_leave_a_pin_on_purpose,
     a_pin_to_an_unknown_tenant_closes_the_connection_to_all_tenants,
+    a_pin_that_names_nobody_opens_nothing,
     with_session_lifetime_one_transaction_still_has_one_tenant,
     with_missing_context_empty_there_are_no_rows_rather_than_foreign_ones,
     a_read_only_tenant_writes_by_no_command,
@@ -112,6 +113,35 @@ fn a_pin_to_an_unknown_tenant_closes_the_connection_to_all_tenants(stage: &Stage
     let session = stage.login();
     session.refused("42704", "SELECT item FROM letters");
     session.refused("42501", "SET app.current_tenant_id = 'blue'");
+}
+
+/// Stored by an administrator whose session did not know the setting, and hence took anything.
+fn a_pin_that_names_nobody_opens_nothing(stage: &Stage) {
+    for typo in [" red", "red\t", "99999999999999999999"] {
+        let stored = stage
+            .db
+            .admin()
+            .try_run(&format!("ALTER DATABASE {} SET app.current_tenant_id = '{typo}'", stage.database()));
+        if stored.is_err() {
+            assert_ne!(
+                stage.preload,
+                Preload::FirstUse,
+                "an administrator's session was to know nothing of the setting"
+            );
+            continue;
+        }
+        let session = stage.login();
+        for attack in
+            ["SELECT item FROM letters", "BEGIN; SET LOCAL app.current_tenant_id = 'blue'; SELECT item FROM letters"]
+        {
+            assert!(session.try_rows(attack).is_err(), "the pin {typo:?} left the connection open: {attack}");
+            session.run("ROLLBACK");
+        }
+        assert!(
+            session.try_run("SELECT tenancy.set_tenant('blue')").is_err(),
+            "the pin {typo:?} left the connection open"
+        );
+    }
 }
 
 fn with_session_lifetime_one_transaction_still_has_one_tenant(stage: &Stage) {
