@@ -85,8 +85,8 @@ fn e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too() {
     let admin = stage.db.admin();
     admin.run(&format!(
         "CREATE TABLE docs (id int, item text, tenant_id uuid); CREATE TABLE exports (id int, item text, tenant_id uuid);
-         CREATE TABLE both () INHERITS (docs, exports);
-         INSERT INTO both SELECT 1, code, id FROM tenancy.tenants;
+         CREATE TABLE hybrid () INHERITS (docs, exports);
+         INSERT INTO hybrid SELECT 1, code, id FROM tenancy.tenants;
          GRANT SELECT ON docs, exports TO {}",
         stage.app
     ));
