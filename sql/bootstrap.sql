@@ -1,3 +1,12 @@
+-- Text crosses into Rust as UTF-8.
+DO $$
+BEGIN
+    IF pg_catalog.getdatabaseencoding() NOT IN ('UTF8', 'SQL_ASCII') THEN
+        RAISE EXCEPTION 'pg_tenancy does not support databases with encoding %', pg_catalog.getdatabaseencoding()
+            USING ERRCODE = 'feature_not_supported', HINT = 'Use a database with encoding UTF8.';
+    END IF;
+END $$;
+
 -- The two schemas, members of the extension: a schema somebody else made first is refused, and DROP EXTENSION takes both.
 CREATE SCHEMA tenancy;
 COMMENT ON SCHEMA tenancy IS 'pg_tenancy: tenants, their context and the tables isolated by tenant';

@@ -34,9 +34,10 @@ SELECT jsonb_build_object(
         OR EXISTS (SELECT FROM pg_depend d
                     WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'),
     'is_partition', c.relispartition,
-    'parent', (SELECT jsonb_build_object('schema', pn.nspname, 'name', p.relname)
-                 FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
-                WHERE i.inhrelid = c.oid ORDER BY i.inhseqno LIMIT 1),
+    'parents', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object('schema', pn.nspname, 'name', p.relname) ORDER BY i.inhseqno)
+          FROM pg_inherits i JOIN pg_class p ON p.oid = i.inhparent JOIN pg_namespace pn ON pn.oid = p.relnamespace
+         WHERE i.inhrelid = c.oid), '[]'),
     'is_owned', pg_has_role(asking, c.relowner, 'USAGE'),
     'row_security', c.relrowsecurity,
     'forced', c.relforcerowsecurity,

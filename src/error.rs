@@ -88,6 +88,7 @@ pub enum TenancyError {
     PinnedTenant { pinned: String, second: String },
     RestoredTenant { now: String, sealed: String },
     ForbiddenSource { source: &'static str },
+    UnreadablePin,
     TenantUnavailable { tenant: String, status: Status, reason: Option<String> },
     ReadOnlyTenant { tenant: String, reason: Option<String> },
     OtherTenant { expected: String, current: String },
@@ -98,6 +99,7 @@ pub enum TenancyError {
     SystemTable { relation: QualifiedName },
     TemporaryTable { relation: QualifiedName },
     IsPartition { relation: QualifiedName, parent: QualifiedName },
+    SecondParent { relation: QualifiedName, parent: QualifiedName },
     NoTenantColumn { table: QualifiedName, column: Ident },
     WrongTenantType { table: QualifiedName, column: Ident, found: String },
     LooseCollation { table: QualifiedName, column: Ident },
@@ -221,6 +223,11 @@ impl TenancyError {
                 Face::new(InsufficientPrivilege, format!("app.current_tenant_id cannot come from {source}"))
                     .hint("Set it in the transaction that uses it; only a superuser may store it, with ALTER ROLE or ALTER DATABASE ... SET.")
             }
+            E::UnreadablePin => Face::new(
+                InvalidParameterValue,
+                "the tenant stored for the role or database of this connection cannot be read",
+            )
+            .hint("Correct it with ALTER ROLE or ALTER DATABASE ... SET app.current_tenant_id, then connect again."),
             E::TenantUnavailable { tenant, status, reason } => {
                 let face = Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}", status.as_str()));
                 let face = match reason {
@@ -244,7 +251,7 @@ impl TenancyError {
                 InsufficientPrivilege,
                 format!("this transaction belongs to tenant \"{current}\", not to \"{expected}\""),
             )
-            .hint("Set the tenant that the rest of the transaction expects before this call."),
+            .hint("Do this in a transaction of the tenant it is for."),
             E::NotInstalled => Face::new(UndefinedObject, "extension pg_tenancy is not installed in this database")
                 .hint("Run CREATE EXTENSION pg_tenancy."),
 
@@ -262,6 +269,11 @@ impl TenancyError {
                 .hint("A temporary table belongs to one session already; protect a permanent one."),
             E::IsPartition { relation, parent } => Face::new(WrongObjectType, format!("{relation} is a partition or child of {parent}"))
                 .hint(format!("Call tenancy.protect_table on {parent}; its partitions and children are protected with it.")),
+            E::SecondParent { relation, parent } => {
+                Face::new(WrongObjectType, format!("{relation} is also a child of {parent}"))
+                    .detail("Its rows can be read through that table, past its own policies.")
+                    .hint(format!("Run ALTER TABLE {relation} NO INHERIT {parent} first."))
+            }
             E::NoTenantColumn { table, column } => {
                 Face::new(UndefinedColumn, format!("table {table} has no column {column}"))
                     .hint("Name the tenant column with tenant_column => '...', or give assign_existing_rows_to => '<tenant>' to have it added.")

@@ -84,6 +84,7 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
     };
     refuse_unfit(root)?;
     facts.family.iter().try_for_each(refuse_no_table)?;
+    facts.family.iter().try_for_each(|table| refuse_second_parent(table, &facts.family))?;
     let mut steps = Vec::new();
     let key = match request.access {
         Access::Reference => None,
@@ -123,10 +124,18 @@ pub fn is_enforced(table: &Table, column: Option<&Ident>, access: Access) -> boo
         && wanted.iter().all(|spec| table.policies.iter().any(|policy| spec.matches(policy)))
 }
 
+/// Refuses a child that can be read through a table outside the family.
+fn refuse_second_parent(table: &Table, family: &[Table]) -> Result<(), TenancyError> {
+    match table.parents.iter().find(|parent| !family.iter().any(|member| member.name == **parent)) {
+        Some(parent) => Err(TenancyError::SecondParent { relation: table.name.clone(), parent: parent.clone() }),
+        None => Ok(()),
+    }
+}
+
 /// Why `protect_schema` leaves a relation alone; None when it protects it.
 pub fn left_out(table: &Table, request: &Request) -> Option<String> {
-    if let Some(parent) = &table.parent {
-        return Some(format!("partition or child of {parent}, which is protected with it or left with it"));
+    if let Some(parent) = table.parents.first() {
+        return Some(format!("partition or child of {parent}, which is left"));
     }
     if let Err(refusal) = refuse_unfit(table) {
         return Some(refusal.to_string());
@@ -145,7 +154,7 @@ pub fn refuse_unfit(table: &Table) -> Result<(), TenancyError> {
     if table.is_temporary {
         return Err(TenancyError::TemporaryTable { relation });
     }
-    match &table.parent {
+    match table.parents.first() {
         Some(parent) => Err(TenancyError::IsPartition { relation, parent: parent.clone() }),
         None => Ok(()),
     }
@@ -415,7 +424,7 @@ pub mod tests {
             is_temporary: false,
             is_system: false,
             is_partition: false,
-            parent: None,
+            parents: vec![],
             is_owned: true,
             row_security: false,
             forced: false,
@@ -563,7 +572,7 @@ pub mod tests {
         assert!(matches!(with(|t| t.kind = 'f'), TenancyError::NotATable { .. }));
         assert!(matches!(with(|t| t.is_system = true), TenancyError::SystemTable { .. }));
         assert!(matches!(with(|t| t.is_temporary = true), TenancyError::TemporaryTable { .. }));
-        assert!(matches!(with(|t| t.parent = Some(t.name.clone())), TenancyError::IsPartition { .. }));
+        assert!(matches!(with(|t| t.parents.push(t.name.clone())), TenancyError::IsPartition { .. }));
         assert!(matches!(with(|t| t.columns[1].type_name = "numeric".into()), TenancyError::WrongTenantType { .. }));
         assert!(matches!(with(|t| t.columns[1].has_loose_collation = true), TenancyError::LooseCollation { .. }));
     }

@@ -529,20 +529,33 @@ pub fn protect_schema(schema: &str, arguments: &Arguments<'_>) -> Result<Vec<Out
         let Some(table) = describe_one(relation, spi::Snapshot::Latest)? else { continue };
         let was_protected = table.policies.iter().any(|policy| policy::is_ours(&policy.name));
         let (outcome, reason) = match plan::left_out(&table, &request) {
-            Some(reason) => ("left", Some(reason)),
+            Some(reason) => (LEFT, Some(reason)),
             None => match protect_as(relation, &request) {
                 Ok(()) if was_protected => ("already protected", None),
                 Ok(()) => ("protected", None),
                 Err(TenancyError::OtherProtection { aspect, stored, .. }) => {
-                    ("left", Some(format!("already protected with {aspect} {stored}")))
+                    (LEFT, Some(format!("already protected with {aspect} {stored}")))
                 }
                 Err(refusal) => return Err(refusal),
             },
         };
-        outcomes.push(Outcome { relation, outcome, reason });
+        outcomes.push((table.name, Outcome { relation, outcome, reason }));
     }
-    Ok(outcomes)
+    // A partition or child shares the lot of the table it was protected with.
+    let entries = entries(spi::Snapshot::Latest)?;
+    let lots: HashMap<Oid, (QualifiedName, &'static str)> =
+        outcomes.iter().map(|(name, outcome)| (outcome.relation, (name.clone(), outcome.outcome))).collect();
+    let shared = |outcome: Outcome| {
+        let root = entries.get(&outcome.relation).map(|entry| entry.root).filter(|root| *root != outcome.relation);
+        match root.and_then(|root| lots.get(&root)) {
+            Some((root, lot)) => Outcome { outcome: lot, reason: Some(format!("with {root}")), ..outcome },
+            None => outcome,
+        }
+    };
+    Ok(outcomes.into_iter().map(|(_, outcome)| shared(outcome)).collect())
 }
+
+const LEFT: &str = "left";
 
 fn relations_of(schema: Ident) -> Result<Vec<Oid>, TenancyError> {
     let found = spi::read(

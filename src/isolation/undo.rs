@@ -117,9 +117,9 @@ pub fn unprotect(relations: &[Remembered<'_>]) -> Vec<Step> {
             if let Some(DefaultBefore { expression }) = &undo.default {
                 steps.push(Step::RestoreDefault { table: name(), column: column.clone(), default: expression.clone() });
             }
-            if undo.not_null_added && table.parent.is_none() {
+            if undo.not_null_added && table.parents.is_empty() {
                 steps.push(Step::DropNotNull { table: name(), column: column.clone() });
-            } else if !undo.not_null_added && found.not_null && table.parent.is_some() {
+            } else if !undo.not_null_added && found.not_null && !table.parents.is_empty() {
                 steps.push(Step::SetNotNull { table: name(), column: column.clone() });
             }
         }

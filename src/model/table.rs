@@ -14,8 +14,8 @@ pub struct Table {
     /// Of the server or of an extension.
     pub is_system: bool,
     pub is_partition: bool,
-    /// The table it is a partition or an inheritance child of.
-    pub parent: Option<QualifiedName>,
+    /// The tables it is a partition or an inheritance child of.
+    pub parents: Vec<QualifiedName>,
     /// The current role may alter it.
     pub is_owned: bool,
     pub row_security: bool,

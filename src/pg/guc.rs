@@ -64,8 +64,17 @@ static PINNED: Backend<Option<Key>> = Backend::new(None);
 /// A tenant was set at some time; makes "no tenant" easier to understand.
 static EVER_SET: Backend<bool> = Backend::new(false);
 static SWITCHING: Backend<bool> = Backend::new(false);
-/// Connection options tried to set the tenant before the library was loaded, and may have hidden a pinned one.
-static TAINTED: Backend<bool> = Backend::new(false);
+/// Why this connection can have no tenant at all: a pinned one may be hidden by what it says.
+static TAINT: Backend<Option<Taint>> = Backend::new(None);
+
+#[derive(Clone, Copy)]
+enum Taint {
+    /// Connection options tried to set the tenant before the library was loaded.
+    Client,
+    /// What is stored for the role or database names nobody.
+    Stored,
+}
+
 /// Values that were set before the library was loaded are being handed over.
 static ADOPTING: Backend<bool> = Backend::new(false);
 
@@ -152,8 +161,10 @@ pub fn context_lifetime() -> Lifetime {
 /// Refuses a missing one, one from an earlier transaction, and one that a rollback put back after the transaction had
 /// come to belong to another. The first use seals the transaction.
 pub fn current() -> Result<Assigned, TenancyError> {
-    if TAINTED.get() {
-        return Err(TenancyError::ForbiddenSource { source: context::FROM_CLIENT });
+    match TAINT.get() {
+        Some(Taint::Client) => return Err(TenancyError::ForbiddenSource { source: context::FROM_CLIENT }),
+        Some(Taint::Stored) => return Err(TenancyError::UnreadablePin),
+        None => {}
     }
     // SAFETY: the assign hook keeps CURRENT at the extra of the value in force, which guc.c does not free before.
     let Some(extra) = (unsafe { CURRENT.get().as_ref() }) else {
@@ -273,7 +284,7 @@ unsafe extern "C-unwind" fn check(
     let bytes = unsafe { if (*newval).is_null() { return true } else { CStr::from_ptr(*newval).to_bytes() } };
     let source = source_of(source);
     if ADOPTING.get() && source == Source::Client {
-        TAINTED.set(true);
+        TAINT.set(Some(Taint::Client));
     }
     match checked(bytes, source) {
         Ok(None) => true,
@@ -294,6 +305,9 @@ unsafe extern "C-unwind" fn check(
             true
         }
         Err(refusal) => {
+            if source == Source::Stored {
+                TAINT.set(Some(Taint::Stored)); // PostgreSQL warns, drops the value and lets the connection in
+            }
             report::refuse_setting(&refusal);
             false
         }

@@ -102,6 +102,36 @@ fn e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too() {
 }
 
 #[test]
+fn a27_a_generic_plan_prunes_partitions_anew_for_each_tenant() {
+    let stage = Stage::plain();
+    let admin = stage.db.admin();
+    admin.run("CREATE TABLE spread (id int, tenant_id uuid NOT NULL, item text) PARTITION BY LIST (tenant_id)");
+    for tenant in [&stage.red, &stage.blue] {
+        admin
+            .run(&format!("CREATE TABLE spread_{0} PARTITION OF spread FOR VALUES IN ('{1}')", tenant.code, tenant.id));
+    }
+    admin.run(&format!(
+        "INSERT INTO spread SELECT 1, id, code FROM tenancy.tenants;
+         SELECT tenancy.protect_table('spread'); ANALYZE spread;
+         GRANT SELECT ON spread, spread_red, spread_blue TO {}",
+        stage.app
+    ));
+    let session = stage.login();
+    session.run("SET plan_cache_mode = force_generic_plan; SET enable_partition_pruning = on");
+    session.run("PREPARE mine AS SELECT item FROM spread; PREPARE joined AS SELECT a.item FROM spread a JOIN spread b USING (id)");
+    for tenant in ["red", "blue", "red", "blue"] {
+        session.begin_as(tenant);
+        session.sees("EXECUTE mine", &[tenant]);
+        session.sees("EXECUTE joined", &[tenant]);
+        let plan = session.rows("EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) EXECUTE mine").join("\n");
+        let other = if tenant == "red" { "spread_blue" } else { "spread_red" };
+        assert!(!plan.contains(other), "{plan}");
+        session.sees(&format!("SELECT item FROM {other}"), &[]);
+        session.run("COMMIT");
+    }
+}
+
+#[test]
 fn e10_without_any_policy_nothing_is_seen() {
     let stage = Stage::plain();
     let owner = stage.db.login(&stage.owner);
