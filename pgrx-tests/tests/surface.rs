@@ -106,6 +106,30 @@ fn only_a_superuser_changes_our_settings() {
 }
 
 #[test]
+fn what_an_ordinary_role_set_before_the_library_came_does_not_count() {
+    let db = Db::new();
+    let (red, _blue) = db.two_tenants_sharing("orders");
+    red.run("INSERT INTO orders (item) VALUES ('secret')");
+    let app = db.application("eager");
+    db.admin().run(&format!("GRANT SELECT ON orders TO {app}"));
+    let settings = ["missing_context = empty", "context_lifetime = session"];
+    for setting in settings {
+        // Any name with a dot may be set while nobody has defined it.
+        let session = db.login(&app);
+        session.run(&format!("SET tenancy.{setting}; SET app.current_tenant_id = 'red'"));
+        session.refused("55000", "SELECT item FROM orders");
+        session.refused("55000", "SELECT item FROM orders");
+    }
+    for setting in settings {
+        let options = format!("-c tenancy.{}", setting.replace(' ', ""));
+        let session = db.try_login(&app, |config| drop(config.options(&options)));
+        let session = session.unwrap_or_else(|error| panic!("{error}"));
+        session.run("SET app.current_tenant_id = 'red'");
+        session.refused("55000", "SELECT item FROM orders");
+    }
+}
+
+#[test]
 fn the_extension_leaves_nothing_behind_and_can_come_again() {
     let db = Db::new();
     let app = db.application("app");
