@@ -864,22 +864,19 @@ fn a_whole_schema_is_protected_and_the_rest_explained() {
     );
     let outcomes =
         "SELECT relation, outcome, reason IS NOT NULL FROM tenancy.protect_schema('shop') ORDER BY relation::text";
-    let left = ["shop.logs_0|left|t", "shop.settings|left|t", "shop.zone_copy|left|t"];
-    scene.owner.sees(
-        outcomes,
-        &["shop.areas|protected|f", "shop.logs|protected|f", left[0], left[1], left[2], "shop.zones|protected|f"],
-    );
-    scene.owner.sees(
-        outcomes,
-        &[
-            "shop.areas|already protected|f",
-            "shop.logs|already protected|f",
-            left[0],
-            left[1],
-            left[2],
-            "shop.zones|already protected|f",
-        ],
-    );
+    for outcome in ["protected", "already protected"] {
+        scene.owner.sees(
+            outcomes,
+            &[
+                &format!("shop.areas|{outcome}|f"),
+                &format!("shop.logs|{outcome}|f"),
+                &format!("shop.logs_0|{outcome}|t"),
+                "shop.settings|left|t",
+                "shop.zone_copy|left|t",
+                &format!("shop.zones|{outcome}|f"),
+            ],
+        );
+    }
     scene.owner.sees(
         "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'areas_zone_fkey'",
         &["FOREIGN KEY (tenant_id, zone) REFERENCES shop.zones(tenant_id, id)"],
