@@ -15,7 +15,8 @@
 //! | B14 B19 B24 B29 B30 B31 | materialized views, planted triggers, large objects, decoding, publications | Fence |
 //! | C05-C09 C19 C20 C26 | unique keys, sequences and locks that all tenants share | integrity |
 //! | D07-D11 D15-D20 D25 D26 | plans, statistics, activity, shared name spaces | Fence, documentation |
-//! | E01 E04 E05 E08 E09 E11 E12 E17-E27 E30 E31 E34 E36 | what an owner or superuser changes afterwards | Fence |
+//! | E01 E04 E05 E08 E09 E12 E17-E22 E25-E27 E30 E31 E34, E32 for writes | what an owner or superuser changes afterwards; `is_enforced` and the plan show it | Fence |
+//! | E28 | dump and restore | tests/dump.rs |
 
 // A test's root module looks for its modules beside itself, where tests/context.rs is another test.
 #[path = "attacks/context.rs"]

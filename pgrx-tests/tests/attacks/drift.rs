@@ -197,6 +197,20 @@ fn e29_a_moved_and_renamed_table_stays_protected() {
 }
 
 #[test]
+fn e32_a_policy_narrowed_to_one_role_opens_no_rows_to_the_others() {
+    let stage = Stage::plain();
+    let ops = stage.db.role("ops", "");
+    stage.db.login(&stage.owner).run(&format!("ALTER POLICY tenancy_isolation ON letters TO {ops}"));
+    let session = stage.as_red();
+    session.sees_only_red();
+    session.changes(0, "UPDATE letters SET item = 'taken' WHERE id = 2");
+    session.changes(0, "DELETE FROM letters WHERE id = 2");
+    session.run("COMMIT");
+    session.refused("55000", "SELECT item FROM letters");
+    stage.db.admin().sees("SELECT is_enforced FROM tenancy.protected_tables", &["f"]);
+}
+
+#[test]
 fn e35_a_policy_for_sessions_without_a_tenant_shows_nothing_of_a_protected_table() {
     let stage = Stage::plain();
     let open = "NULLIF(current_setting('app.current_tenant_id', true), '') IS NULL";

@@ -191,7 +191,7 @@ fn c16_no_row_of_another_tenant_is_changed_locked_or_deleted() {
 }
 
 #[test]
-fn c18_c35_permissive_policies_of_the_user_cannot_widen_the_view() {
+fn c18_e11_e36_permissive_policies_of_the_user_cannot_widen_the_view() {
     let stage = Stage::plain();
     let admin = stage.db.admin();
     for table in ["letters", "naive"] {
