@@ -152,8 +152,8 @@ fn statement(
     protocol: Protocol,
     settings: &'static str,
 ) -> Contest {
-    let entry = |side: Side| Entry {
-        label: side.label().to_owned(),
+    let entry = |side: Side, protocol: Protocol, label: &str| Entry {
+        label: label.to_owned(),
         is_ours: side == Side::Ours,
         start: Box::new(move |stand| {
             let mut client = stand.app(None)?;
@@ -170,14 +170,11 @@ fn statement(
             })
         }),
     };
-    Contest {
-        name,
-        what: template.0.to_owned(),
-        limit,
-        count,
-        warmup: 10,
-        entries: sides::ALL.into_iter().map(entry).collect(),
+    let mut entries: Vec<Entry> = sides::ALL.into_iter().map(|side| entry(side, protocol, side.label())).collect();
+    if protocol == Protocol::Prepared {
+        entries.push(entry(Side::Floor, Protocol::Binary, "the floor with binary parameters"));
     }
+    Contest { name, what: template.0.to_owned(), limit, count, warmup: 10, entries }
 }
 
 /// How a transaction gets its tenant: on a stock server, ours, and as people write it.
@@ -241,7 +238,7 @@ fn tours(
     let turn = move |client: &mut Client, tenant: &String| -> Result<()> {
         client.execute(&begin, &[])?;
         match protocol {
-            Protocol::Prepared => client.query(&set, &[tenant])?,
+            Protocol::Prepared | Protocol::Binary => client.query(&set, &[tenant])?,
             Protocol::Simple => client.query_typed(sql, &[(tenant, postgres::types::Type::TEXT)])?,
         };
         client.execute(&commit, &[])?;

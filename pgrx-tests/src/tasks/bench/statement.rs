@@ -1,7 +1,12 @@
 //! A statement as its contestants send it.
 
+use std::error::Error;
+
 use anyhow::{Context, Result};
-use postgres::{Client, Statement, types::ToSql};
+use postgres::{
+    Client, Statement,
+    types::{Format, IsNull, ToSql, Type, private::BytesMut},
+};
 use uuid::Uuid;
 
 use super::sides::Side;
@@ -13,8 +18,10 @@ pub struct Template(pub &'static str);
 /// How a statement gets to the server.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Protocol {
-    /// Parsed once; Bind and Execute.
+    /// Parsed once; Bind and Execute. Values go as text, as libpq and most drivers send them.
     Prepared,
+    /// The same with binary values.
+    Binary,
     /// Text with literals, parsed and planned each time.
     Simple,
 }
@@ -67,10 +74,32 @@ impl Template {
     }
 }
 
+/// A value sent as text, which the server parses.
+#[derive(Debug)]
+struct Text(String);
+
+impl ToSql for Text {
+    fn to_sql(&self, _: &Type, out: &mut BytesMut) -> Result<IsNull, Box<dyn Error + Sync + Send>> {
+        out.extend_from_slice(self.0.as_bytes());
+        Ok(IsNull::No)
+    }
+
+    fn accepts(_: &Type) -> bool {
+        true
+    }
+
+    fn encode_format(&self, _: &Type) -> Format {
+        Format::Text
+    }
+
+    postgres::types::to_sql_checked!();
+}
+
 /// A statement ready to be sent again and again.
 pub struct Sender {
     template: Template,
     side: Side,
+    protocol: Protocol,
     prepared: Option<(Statement, Vec<&'static str>)>,
 }
 
@@ -78,13 +107,13 @@ impl Sender {
     pub fn new(client: &mut Client, template: Template, side: Side, protocol: Protocol) -> Result<Self> {
         let prepared = match protocol {
             Protocol::Simple => None,
-            Protocol::Prepared => {
+            Protocol::Prepared | Protocol::Binary => {
                 let (text, order) = template.numbered(side);
                 let statement = client.prepare(&text).with_context(|| text.clone())?;
                 Some((statement, order))
             }
         };
-        Ok(Self { template, side, prepared })
+        Ok(Self { template, side, protocol, prepared })
     }
 
     pub fn send(&self, client: &mut Client, values: &Values) -> Result<()> {
@@ -93,13 +122,24 @@ impl Sender {
                 client.simple_query(&self.template.literal(self.side, values))?;
             }
             Some((statement, order)) => {
-                let parameters: Vec<&(dyn ToSql + Sync)> = order
-                    .iter()
-                    .map(|name| match *name {
-                        "{tenant}" => &values.tenant as &(dyn ToSql + Sync),
+                let binary = |name: &str| -> &(dyn ToSql + Sync) {
+                    match name {
+                        "{tenant}" => &values.tenant,
                         "{id}" => &values.id,
                         _ => &values.skewed,
-                    })
+                    }
+                };
+                let texts = [
+                    ("{tenant}", Text(values.tenant.to_string())),
+                    ("{id}", Text(values.id.to_string())),
+                    ("{skewed}", Text(values.skewed.to_string())),
+                ];
+                let text = |name: &str| -> &(dyn ToSql + Sync) {
+                    &texts.iter().find(|(placeholder, _)| *placeholder == name).expect("one of the three").1
+                };
+                let parameters: Vec<&(dyn ToSql + Sync)> = order
+                    .iter()
+                    .map(|name| if self.protocol == Protocol::Binary { binary(name) } else { text(name) })
                     .collect();
                 client.query(statement, &parameters)?;
             }
