@@ -57,8 +57,24 @@ INSERT INTO events VALUES (1, 17, '2026-02-01'), (2, 18, '2026-02-01');
 SELECT tenancy.protect_table('events_2026', 'tenant_number');
 \echo :SQLSTATE
 SELECT tenancy.protect_table('events', 'tenant_number');
+SELECT * FROM tenancy.protect_schema('shop', 'tenant_number');
 SELECT relation, tenant_column, tenant_key, access, reference, part_of, is_enforced, protected_by = session_user AS by_me
   FROM tenancy.protected_tables ORDER BY relation::text;
+
+-- A renamed column is followed; the call must name it.
+ALTER TABLE notes RENAME COLUMN tenant_id TO whose;
+SELECT relation, tenant_column, is_enforced FROM tenancy.protected_tables WHERE relation = 'notes'::regclass;
+SELECT tenancy.protect_table('notes');
+\echo :SQLSTATE
+SELECT tenancy.protect_table('notes', 'whose');
+
+-- What the owner takes off is shown, and put back by the next call.
+ALTER TABLE notes DISABLE ROW LEVEL SECURITY;
+ALTER POLICY tenancy_isolation ON notes USING (true);
+SELECT relation, is_enforced FROM tenancy.protected_tables WHERE NOT is_enforced;
+SELECT step, action, reason FROM tenancy.plan_protection('notes', 'whose');
+SELECT tenancy.protect_table('notes', 'whose');
+SELECT count(*) AS not_enforced FROM tenancy.protected_tables WHERE NOT is_enforced;
 
 -- What is refused, and why.
 SELECT tenancy.protect_table('projects', access => 'shared');
