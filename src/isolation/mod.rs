@@ -1,8 +1,9 @@
 //! Isolation: a protected table shows and takes a tenant's own rows only, whoever asks.
-//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs, step.rs, undo.rs. Statements: store.rs.
+//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs, step.rs, undo.rs. Statements: store.rs, roles.rs.
 
 mod plan;
 mod policy;
+mod roles;
 mod step;
 mod store;
 #[cfg(any(test, feature = "pg_test"))]
@@ -28,6 +29,7 @@ pgrx::extension_sql_file!(
 
 #[pgrx::pg_schema]
 mod tenancy {
+    use super::roles;
     use super::store::{self, Arguments};
     use crate::pg::{Oid, given};
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
@@ -132,7 +134,7 @@ CREATE FUNCTION tenancy.grant_usage(role regrole) RETURNS void
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn grant_usage(role: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(store::grant_usage(given("role", role)?)?)
+        Ok(roles::grant_usage(given("role", role)?)?)
     }
 
     /// Takes back what `grant_usage` gave.
@@ -141,7 +143,7 @@ CREATE FUNCTION tenancy.revoke_usage(role regrole) RETURNS void
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn revoke_usage(role: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(store::revoke_usage(given("role", role)?)?)
+        Ok(roles::revoke_usage(given("role", role)?)?)
     }
 }
 
