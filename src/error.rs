@@ -128,22 +128,22 @@ impl TenancyError {
                     .hint(format!("Give a value for \"{argument}\"."))
             }
             E::UnknownChoice { argument, given, choices } => {
-                Face::new(InvalidParameterValue, format!("\"{given}\" is not a value of \"{argument}\""))
+                Face::new(InvalidParameterValue, format!("\"{}\" is not a value of \"{argument}\"", shortened(given)))
                     .hint(format!("Use one of: {}.", choices.join(", ")))
             }
             E::NotAnObject { argument } => {
                 Face::new(InvalidParameterValue, format!("argument \"{argument}\" must be a JSON object"))
                     .hint("Give a value such as '{\"region\": \"eu\"}'.")
             }
-            E::MalformedName { name } => Face::new(InvalidParameterValue, format!("\"{name}\" cannot be a name"))
+            E::MalformedName { name } => Face::new(InvalidParameterValue, format!("\"{}\" cannot be a name", shortened(name)))
                 .hint("A name has 1 to 63 bytes."),
 
             E::MalformedTenant { text } => {
-                Face::new(InvalidParameterValue, format!("\"{text}\" cannot name a tenant"))
+                Face::new(InvalidParameterValue, format!("\"{}\" cannot name a tenant", shortened(text)))
                     .hint("Give a tenant's id (uuid), number (bigint) or code (text of at most 100 bytes).")
             }
             E::MalformedCode { code } => {
-                Face::new(InvalidParameterValue, format!("\"{code}\" cannot be a tenant code")).hint(
+                Face::new(InvalidParameterValue, format!("\"{}\" cannot be a tenant code", shortened(code))).hint(
                     "A code has 1 to 100 bytes, no control characters and no outer white space, and is neither a number nor a UUID.",
                 )
             }
@@ -160,7 +160,7 @@ impl TenancyError {
                     .detail(format!("Its {key} is {stored}, the call says {given}."))
                     .hint("A tenant's keys never change; leave the argument out or give the stored value.")
             }
-            E::UnknownPlan { plan } => Face::new(UndefinedObject, format!("plan \"{plan}\" does not exist"))
+            E::UnknownPlan { plan } => Face::new(UndefinedObject, format!("plan \"{}\" does not exist", shortened(plan)))
                 .hint("tenancy.plans lists the plans; insert a row there to add one."),
             E::IllegalStatusMove { tenant, from, to, hint } => Face::new(
                 NotInPrerequisiteState,
@@ -338,6 +338,15 @@ impl TenancyError {
     }
 }
 
+/// A text that came from outside, cut to what a log line can bear.
+fn shortened(text: &str) -> String {
+    const SHOWN: usize = 100;
+    match text.char_indices().nth(SHOWN) {
+        Some((end, _)) => format!("{}...", &text[..end]),
+        None => text.to_owned(),
+    }
+}
+
 fn counted(rows: i64) -> String {
     if rows == 1 { "1 row".to_owned() } else { format!("{rows} rows") }
 }
@@ -353,6 +362,12 @@ impl std::error::Error for TenancyError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_long_name_is_cut_in_messages() {
+        let message = TenancyError::MalformedTenant { text: "ü".repeat(1_000_000) }.face().message;
+        assert!(message.chars().count() < 150, "{message}");
+    }
 
     /// STYLE 6 and invariant 11: message in lower case without a full stop, hint a whole sentence.
     #[test]

@@ -122,7 +122,9 @@ fn what_an_ordinary_role_set_before_the_library_came_does_not_count() {
     }
     for setting in settings {
         let options = format!("-c tenancy.{}", setting.replace(' ', ""));
-        let session = db.try_login(&app, |config| drop(config.options(&options)));
+        let session = db.try_login(&app, |config| {
+            config.options(&options);
+        });
         let session = session.unwrap_or_else(|error| panic!("{error}"));
         session.run("SET app.current_tenant_id = 'red'");
         session.refused("55000", "SELECT item FROM orders");
