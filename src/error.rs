@@ -309,12 +309,17 @@ impl TenancyError {
             )
             .detail(format!("Foreign key {constraint}."))
             .hint("Correct these rows, or call with foreign_keys => 'keep' and correct them later."),
-            E::OtherProtection { table, aspect, stored, given } => Face::new(
-                DuplicateObject,
-                format!("table {table} is already protected with another {aspect}"),
-            )
-            .detail(format!("Its {aspect} is {stored}, the call says {given}."))
-            .hint("Call tenancy.unprotect_table(...) first."),
+            E::OtherProtection { table, aspect, stored, given } => {
+                let hint = match *aspect {
+                    "tenant column" => format!(
+                        "Name it with tenant_column => '{stored}', or call tenancy.unprotect_table(...) to choose another."
+                    ),
+                    _ => "Call tenancy.unprotect_table(...) first.".to_owned(),
+                };
+                Face::new(DuplicateObject, format!("table {table} is already protected with another {aspect}"))
+                    .detail(format!("Its {aspect} is {stored}, the call says {given}."))
+                    .hint(hint)
+            }
             E::NotProtected { table } => Face::new(UndefinedObject, format!("table {table} is not protected"))
                 .hint("tenancy.protected_tables lists those that are; for a partition or child call with its parent."),
             E::NotOwner { table, role } => Face::new(InsufficientPrivilege, format!("role \"{role}\" does not own table {table}"))
