@@ -175,18 +175,14 @@ const ROUND: u64 = 150_000_000;
 /// The time of one execution on a CPU, one figure a round, for each side.
 fn measure(stand: &Stand, contest: &Contest, rounds: u64) -> Result<Vec<Sample>> {
     let mut runners = contest.entries.iter().map(|entry| begin(stand, contest, entry)).collect::<Result<Vec<_>>>()?;
-    let times = calibrate(&mut runners[0])?;
+    let times = calibrate(&mut runners)?;
     say(format_args!("{}: {rounds} rounds of {times} executions", contest.name));
     let mut samples = vec![Sample::default(); runners.len()];
     for round in 0..rounds as usize {
         // Another one begins each time: none always follows the same one.
         for turn in 0..runners.len() {
             let side = (round + turn) % runners.len();
-            let runner = &mut runners[side];
-            let before = on_cpu(runner.pid)?;
-            runner.run(times)?;
-            let spent = on_cpu(runner.pid)? - before;
-            samples[side].push(spent as f64 / times as f64);
+            samples[side].push(spend(&mut runners[side], times)? as f64 / times as f64);
         }
     }
     for runner in runners {
@@ -195,18 +191,31 @@ fn measure(stand: &Stand, contest: &Contest, rounds: u64) -> Result<Vec<Sample>>
     Ok(samples)
 }
 
-/// How often the floor does its work in a round.
-fn calibrate(floor: &mut Runner) -> Result<u64> {
+/// How often each side does its work in a round: as often as the floor can, unless another side took too long with it.
+fn calibrate(runners: &mut [Runner]) -> Result<u64> {
     let mut times = 1;
-    loop {
-        let (before, begun) = (on_cpu(floor.pid)?, Instant::now());
-        floor.run(times)?;
-        let spent = (on_cpu(floor.pid)? - before).max(1);
+    let floor = loop {
+        let begun = Instant::now();
+        let spent = spend(&mut runners[0], times)?;
         if spent >= ROUND / 4 || begun.elapsed().as_secs() >= 2 {
-            return Ok((times * ROUND).div_ceil(spent));
+            break spent as f64 / times as f64;
         }
         times *= 4;
+    };
+    let mut slowest = floor;
+    for runner in &mut runners[1..] {
+        let sample = times.div_ceil(20);
+        slowest = slowest.max(spend(runner, sample)? as f64 / sample as f64);
     }
+    let (round, patience) = (ROUND as f64, 4.0);
+    Ok((round / floor).min(patience * round / slowest).ceil() as u64)
+}
+
+/// Time on a CPU that it takes to do the work so often.
+fn spend(runner: &mut Runner, times: u64) -> Result<u64> {
+    let before = on_cpu(runner.pid)?;
+    runner.run(times)?;
+    Ok((on_cpu(runner.pid)? - before).max(1))
 }
 
 /// Nanoseconds that a process has been on a CPU.

@@ -50,13 +50,15 @@ pub fn time(contest: &Contest, samples: &[Sample]) -> bool {
     println!("\n{}: {}", contest.name, contest.what);
     println!("  {:<44} {:>14} {:>8}  {:<16}", "", "us on CPU", "ratio", "quartiles");
     let mut kept = true;
+    // How far the floor strays from itself.
+    let noise = (samples[0].quantile(0.75) - samples[0].quantile(0.25)) / samples[0].median();
     for (entry, sample) in contest.entries.iter().zip(samples) {
         let ratio = sample.median() / samples[0].median();
         let rounds = sample.over(&samples[0]);
         let (low, high) = (rounds.quantile(0.25), rounds.quantile(0.75));
-        // Noise is no miss: the limit must lie below the whole spread.
+        // Noise is no miss: the limit must lie below the spread by more than the floor's own.
         let limit = contest.limit.filter(|_| entry.is_ours);
-        let misses = limit.is_some_and(|limit| ratio > limit && low > limit);
+        let misses = limit.is_some_and(|limit| ratio > limit && low > limit + noise);
         let verdict = match limit {
             Some(limit) if ratio > limit && !misses => format!("<= {limit:.2} unclear: count --instructions"),
             Some(limit) => verdict(limit, !misses),
