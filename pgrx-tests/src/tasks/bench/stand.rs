@@ -44,9 +44,9 @@ const SETTINGS: &[(&str, &str)] = &[
 ];
 
 pub struct Stand {
-    cluster: Cluster,
-    /// Runs instead of the cluster's own server while instructions are counted.
+    /// Runs instead of the cluster's own server while instructions are counted; ends before the cluster's files go.
     counting: Option<Counting>,
+    cluster: Cluster,
     pub scale: Scale,
     pub tenants: Vec<Uuid>,
 }
@@ -136,7 +136,8 @@ impl Stand {
         workspace::folder_of_server_user(&folder)?;
         let command = super::valgrind::server(&self.cluster, &folder)?;
         let log = folder.join("log");
-        let guarded = Guarded::start(&command, "QUIT", &log)?;
+        // Not QUIT: a shell's background child ignores it until the server is up, which takes its time here.
+        let guarded = Guarded::start(&command, "TERM", &log)?;
         let counting = Counting { guarded, folder };
         self.counting = Some(counting);
         step("starting the server under valgrind", || {
