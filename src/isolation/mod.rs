@@ -183,9 +183,6 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy_internal.close_before_drop() RETURNS event_trigger
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn close_before_drop(call: event::Call) -> Result<(), ErrorReport> {
-        if event::drops_this_extension(call) {
-            store::close_all()?;
-        }
-        Ok(())
+        Ok(store::close_before_drop(call)?)
     }
 }

@@ -6,7 +6,7 @@ use super::step::{self, Step};
 use super::undo::{self, Remembered, Undo};
 use crate::error::TenancyError;
 use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
-use crate::pg::{Oid, cache, given, role, spi};
+use crate::pg::{Oid, cache, event, given, role, spi};
 use std::collections::HashMap;
 use std::ffi::CStr;
 
@@ -574,8 +574,11 @@ fn relations_of(schema: Ident) -> Result<Vec<Oid>, TenancyError> {
     )
 }
 
-/// Closes every protected table to all whom row security binds; for the moment the extension goes.
-pub fn close_all() -> Result<(), TenancyError> {
+/// Closes every protected table to all whom row security binds, where the command at hand drops the extension.
+pub fn close_before_drop(call: event::Call) -> Result<(), TenancyError> {
+    if !event::drops_this_extension(call) {
+        return Ok(());
+    }
     spi::undisturbed(|| {
         for relation in entries(spi::Snapshot::Latest)?.into_keys() {
             let open = describe_one(relation, spi::Snapshot::Latest)?
