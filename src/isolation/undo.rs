@@ -93,6 +93,8 @@ pub fn unprotect(relations: &[Remembered<'_>]) -> Vec<Step> {
             }
         }
     }
+    let is_root = |relation: &&Remembered<'_>| relation.is_family && relation.table.parents.is_empty();
+    let drops_not_null = relations.iter().filter(is_root).any(|root| root.undo.not_null_added);
     for Remembered { table, column, undo, .. } in relations.iter().filter(|relation| relation.is_family) {
         let name = || table.name.clone();
         for policy in table.policies.iter().filter(|policy| policy::is_ours(&policy.name)) {
@@ -119,7 +121,7 @@ pub fn unprotect(relations: &[Remembered<'_>]) -> Vec<Step> {
             }
             if undo.not_null_added && table.parents.is_empty() {
                 steps.push(Step::DropNotNull { table: name(), column: column.clone() });
-            } else if !undo.not_null_added && found.not_null && !table.parents.is_empty() {
+            } else if drops_not_null && !undo.not_null_added && found.not_null {
                 steps.push(Step::SetNotNull { table: name(), column: column.clone() });
             }
         }
