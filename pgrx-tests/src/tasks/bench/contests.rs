@@ -90,7 +90,7 @@ pub fn all() -> Vec<Contest> {
         statement(
             "join",
             Some(1.02),
-            100,
+            5,
             Template(
                 "SELECT o.id, o.placed, o.amount, c.name FROM orders o JOIN customers c ON c.id = o.customer_id\
                  [ WHERE o.tenant_id = {tenant} AND c.tenant_id = {tenant}] ORDER BY o.placed DESC LIMIT 50",
@@ -99,7 +99,7 @@ pub fn all() -> Vec<Contest> {
             "",
         ),
         statement("partitions-prepared", Some(1.0), 200, parted, Prepared, ""),
-        statement("partitions-simple", None, 40, parted, Simple, ""),
+        statement("partitions-simple", None, 8, parted, Simple, ""),
         set_tenant("set-tenant-prepared", Protocol::Prepared),
         set_tenant("set-tenant-parsed", Protocol::Simple),
         visited(),
