@@ -15,6 +15,23 @@ pub enum Reference {
     ForeignKey,
 }
 
+impl Reference {
+    pub const NAMES: &'static [&'static str] = &["policy", "foreign_key"];
+
+    /// Reads the name used in SQL.
+    pub fn from_name(name: &str) -> Option<Self> {
+        [Self::Policy, Self::ForeignKey].into_iter().find(|reference| reference.name() == name)
+    }
+
+    /// The name used in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Policy => "policy",
+            Self::ForeignKey => "foreign_key",
+        }
+    }
+}
+
 /// What `protect_table` was asked for.
 #[derive(Clone, Debug)]
 pub struct Request {

@@ -106,31 +106,27 @@ fn refuse_other_protection(root: &Table, entry: &Entry, target: Oid, request: &R
         return differs("tenant column", column.to_string(), request.column.to_string());
     }
     if entry.reference == Reference::ForeignKey && request.reference == Reference::Policy {
-        return differs("reference", "foreign_key".into(), "policy".into());
+        return differs("reference", entry.reference.name().into(), request.reference.name().into());
     }
     Ok(())
 }
 
 fn request(arguments: &Arguments<'_>) -> Result<Request, TenancyError> {
     const KEYS: &[&str] = &["composite", "keep"];
-    const REFERENCES: &[&str] = &["policy", "foreign_key"];
-    let choice = |argument, given: &str, choices: &'static [&'static str]| {
-        choices.iter().position(|choice| *choice == given).ok_or_else(|| TenancyError::UnknownChoice {
-            argument,
-            given: given.to_owned(),
-            choices,
-        })
+    let unknown = |argument, given: &str, choices: &'static [&'static str]| TenancyError::UnknownChoice {
+        argument,
+        given: given.to_owned(),
+        choices,
     };
-    let access = Access::from_name(arguments.access).ok_or_else(|| TenancyError::UnknownChoice {
-        argument: "access",
-        given: arguments.access.to_owned(),
-        choices: Access::NAMES,
-    })?;
-    let composite_keys = choice("foreign_keys", arguments.foreign_keys, KEYS)? == 0;
-    let reference = match choice("reference", arguments.reference, REFERENCES)? {
-        0 => Reference::Policy,
-        _ => Reference::ForeignKey,
+    let access =
+        Access::from_name(arguments.access).ok_or_else(|| unknown("access", arguments.access, Access::NAMES))?;
+    let composite_keys = match arguments.foreign_keys {
+        "composite" => true,
+        "keep" => false,
+        other => return Err(unknown("foreign_keys", other, KEYS)),
     };
+    let reference = Reference::from_name(arguments.reference)
+        .ok_or_else(|| unknown("reference", arguments.reference, Reference::NAMES))?;
     let assign = arguments.assign_existing_rows_to.map(tenant_keys).transpose()?;
     if assign.is_some() && access != Access::Tenant {
         return Err(TenancyError::ArgumentConflict {
@@ -259,6 +255,11 @@ fn neighbours(members: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, Te
     Ok(neighbours)
 }
 
+fn stored_reference(reference: &str) -> Result<Reference, TenancyError> {
+    Reference::from_name(reference)
+        .ok_or_else(|| TenancyError::Internal { what: format!("unknown reference \"{reference}\" is recorded") })
+}
+
 fn stored_access(access: &str) -> Result<Access, TenancyError> {
     Access::from_name(access)
         .ok_or_else(|| TenancyError::Internal { what: format!("unknown access \"{access}\" is recorded") })
@@ -297,7 +298,7 @@ fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
                 root,
                 column: column.as_deref().map(Ident::new).transpose()?,
                 access: stored_access(&access)?,
-                reference: if reference == "policy" { Reference::Policy } else { Reference::ForeignKey },
+                reference: stored_reference(&reference)?,
                 undo: parsed(&undo)?,
             };
             Ok((relation, entry))
@@ -414,11 +415,7 @@ fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
                     column.map(Ident::as_str).into(),
                     key.map(KeyKind::column).into(),
                     request.access.name().into(),
-                    match request.reference {
-                        Reference::Policy => "policy",
-                        Reference::ForeignKey => "foreign_key",
-                    }
-                    .into(),
+                    request.reference.name().into(),
                     json(&undo)?.into(),
                 ],
             )
