@@ -1,8 +1,7 @@
 //! Isolation: a protected table shows and takes a tenant's own rows only, whoever asks.
-//! SQL: sql/isolation.sql. Decisions: plan.rs, policy.rs, step.rs, undo.rs. Statements: store.rs, roles.rs.
+//! SQL: sql/isolation.sql. Decisions: plan.rs, step.rs, undo.rs, model::policy. Statements: store.rs, roles.rs.
 
 mod plan;
-mod policy;
 mod roles;
 mod step;
 mod store;

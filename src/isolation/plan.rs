@@ -1,8 +1,8 @@
 //! The steps from a table as it stands to an isolated one, and back.
 
-use super::policy::{self, Access};
 use super::step::{self, GUARD, Link, Step};
 use crate::error::TenancyError;
+use crate::model::policy::{self, Access};
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::{Deparsed, Ident, KeyKind, QualifiedName};
 

@@ -1,6 +1,6 @@
 //! The single steps of protection, as data and as statements.
 
-use super::policy::{self, Spec};
+use crate::model::policy::{self, Spec};
 use crate::model::table::{ForeignKey, Table};
 use crate::model::{Deparsed, Ident, KeyKind, QualifiedName, Sql};
 

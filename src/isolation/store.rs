@@ -1,10 +1,10 @@
 //! Reads what the plan is made from, and carries steps out.
 
 use super::plan::{self, Facts, Neighbour, Reference, Request, TenantKeys};
-use super::policy::{self, Access};
 use super::step::{self, Step};
 use super::undo::{self, Remembered, Undo};
 use crate::error::TenancyError;
+use crate::model::policy::{self, Access};
 use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
 use crate::pg::{Oid, cache, event, given, role, spi};
 use std::collections::HashMap;

@@ -1,7 +1,7 @@
 //! What protection changed in a table, and the steps back.
 
-use super::policy;
 use super::step::{GUARD, Link, Step, is_scoped};
+use crate::model::policy;
 use crate::model::table::{Column, ForeignKey, Table};
 use crate::model::{Deparsed, Ident};
 use serde::{Deserialize, Serialize};

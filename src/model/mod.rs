@@ -3,6 +3,7 @@
 
 pub mod context;
 pub mod ident;
+pub mod policy;
 pub mod sql;
 pub mod table;
 pub mod tenant;

@@ -1,7 +1,7 @@
 //! The policies of a protected table.
 
-use crate::model::table::{Column, Policy};
-use crate::model::{Ident, KeyKind, QualifiedName, Sql};
+use super::table::{Column, Policy};
+use super::{Ident, KeyKind, QualifiedName, Sql};
 
 /// Who reads and writes a table's rows.
 #[derive(Clone, Copy, Debug, PartialEq, Eq)]
@@ -147,7 +147,7 @@ impl Spec {
     /// Whether `found` is this policy, unaltered.
     pub fn matches(&self, found: &Policy) -> bool {
         let text = |sql: &Option<Sql>| sql.as_ref().map(|sql| sql.as_str().to_owned());
-        let shown = |sql: &Option<crate::model::Deparsed>| sql.as_ref().map(|sql| sql.as_str().to_owned());
+        let shown = |sql: &Option<super::Deparsed>| sql.as_ref().map(|sql| sql.as_str().to_owned());
         found.name.as_str() == self.name
             && found.is_permissive == self.is_permissive
             && found.command == self.command
