@@ -3,7 +3,7 @@
 //! Pure: `pg::report` turns a refusal into PostgreSQL's error.
 #![forbid(unsafe_code)]
 
-use crate::model::{Ident, KeyKind, QualifiedName, Status};
+use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
 use std::fmt;
 
 /// The SQLSTATEs in use (ARCHITECTURE, "SQLSTATEs").
@@ -113,6 +113,11 @@ pub enum TenancyError {
     TruncateBound { table: QualifiedName, role: String },
     UnknownSchema { schema: Ident },
     ArgumentConflict { message: &'static str, hint: &'static str },
+    // fence
+    Unfenced { relation: String, role: String, reason: &'static str },
+    FencedSuperuser { relation: String, tenant: String },
+    FencedView { relation: String, role: String },
+    LostTenantColumn { relation: String, column: Ident },
     // the seam
     Internal { what: String },
 }
@@ -337,8 +342,52 @@ impl TenancyError {
                 .hint("Give the name of an existing schema."),
             E::ArgumentConflict { message, hint } => Face::new(InvalidParameterValue, *message).hint(*hint),
 
+            E::Unfenced { relation, role, reason } => Face::new(
+                InsufficientPrivilege,
+                format!("role \"{role}\" must not use protected table {relation} past its row security"),
+            )
+            .detail(format!("Row security does not filter this access: {reason}."))
+            .hint("Use a role that row security binds, or have a superuser call tenancy.exempt_role(role, reason) for each role involved."),
+            E::FencedSuperuser { relation, tenant } => Face::new(
+                InsufficientPrivilege,
+                format!("a superuser must not use protected table {relation} for tenant \"{tenant}\""),
+            )
+            .detail("Row security never filters a superuser: the rows of all tenants would be used.")
+            .hint("SET ROLE to a role that row security binds, or work in a transaction without a tenant."),
+            E::FencedView { relation, role } => Face::new(
+                InsufficientPrivilege,
+                format!("role \"{role}\" must not read materialized view {relation}"),
+            )
+            .detail("It holds rows of protected tables, and a materialized view has no row security.")
+            .hint("Read it through a view that tenancy.tenant_view(...) makes."),
+            E::LostTenantColumn { relation, column } => Face::new(
+                NotInPrerequisiteState,
+                format!("protected table {relation} has lost its tenant column {column}"),
+            )
+            .hint("Call tenancy.unprotect_table(...) and protect it again by the column it has now."),
+
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
+        }
+    }
+}
+
+impl TenancyError {
+    /// The kind of violation it is counted as, where it is one.
+    pub fn violation(&self) -> Option<Violation> {
+        use TenancyError as E;
+        match self {
+            E::NoTenant { .. } | E::StaleTenant { .. } => Some(Violation::MissingContext),
+            E::ForbiddenSource { .. } | E::UnreadablePin | E::TenantUnavailable { .. } => {
+                Some(Violation::RefusedContext)
+            }
+            E::SecondTenant { .. } | E::PinnedTenant { .. } | E::RestoredTenant { .. } | E::OtherTenant { .. } => {
+                Some(Violation::SecondTenant)
+            }
+            E::TruncateBound { .. } | E::Unfenced { .. } | E::FencedSuperuser { .. } | E::FencedView { .. } => {
+                Some(Violation::Fence)
+            }
+            _ => None,
         }
     }
 }

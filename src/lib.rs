@@ -20,6 +20,7 @@ pgrx::extension_sql_file!("../sql/finalize.sql", finalize);
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::session::note_loading();
+    pg::settings::define();
     pg::guc::define();
     pg::cache::watch();
 }

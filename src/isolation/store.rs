@@ -317,8 +317,8 @@ fn lock(target: Oid) -> Result<(), TenancyError> {
 fn execute(step: &Step) -> Result<(), TenancyError> {
     match step {
         // It fires the user's triggers, which must find what their own search_path holds.
-        Step::AssignRows { .. } => spi::with_all_rows(|| carry_out(step)),
-        _ => spi::undisturbed(|| carry_out(step)),
+        Step::AssignRows { .. } => spi::with_all_rows(|| spi::own_work(|| carry_out(step))),
+        _ => spi::undisturbed(|| spi::own_work(|| carry_out(step))),
     }
 }
 
@@ -581,7 +581,7 @@ pub fn close_before_drop(call: event::Call) -> Result<(), TenancyError> {
             let open = describe_one(relation, spi::Snapshot::Latest)?
                 .filter(|table| table.policy(&policy::name(policy::CLOSED)).is_none());
             if let Some(table) = open {
-                spi::run(&policy::close(&table.name), &[])?;
+                spi::own_work(|| spi::run(&policy::close(&table.name), &[]))?;
             }
         }
         Ok(())

@@ -7,8 +7,10 @@ pub mod policy;
 pub mod sql;
 pub mod table;
 pub mod tenant;
+pub mod violation;
 
 pub use ident::{Ident, QualifiedName};
 pub use sql::{Deparsed, Sql};
 pub use table::Table;
 pub use tenant::{Code, Key, KeyKind, Status};
+pub use violation::Violation;

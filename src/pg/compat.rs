@@ -100,3 +100,16 @@ pub unsafe fn string_node(node: *const pg_sys::Node) -> *const std::ffi::c_char 
         (*node.cast::<pg_sys::String>()).sval
     }
 }
+
+/// Whether `role` has EXECUTE on `function`.
+pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    // SAFETY: reads the catalog.
+    let answer = unsafe { pg_sys::pg_proc_aclcheck(function, role, pg_sys::ACL_EXECUTE as pg_sys::AclMode) };
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    // SAFETY: reads the catalog.
+    let answer = unsafe {
+        pg_sys::object_aclcheck(pg_sys::ProcedureRelationId, function, role, pg_sys::ACL_EXECUTE as pg_sys::AclMode)
+    };
+    answer == pg_sys::AclResult::ACLCHECK_OK
+}

@@ -234,6 +234,16 @@ pub fn switch(text: &str) {
     set(text);
 }
 
+/// The tenant as the session has it, whether or not it would be accepted; for the log, and for what asks whether the
+/// transaction works for a tenant at all. Reads no catalog.
+pub fn tenant_for_log() -> Option<Key> {
+    let now = own_stamp();
+    let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);
+    // SAFETY: see `current`.
+    let assigned = unsafe { CURRENT.get().as_ref() }.map(|extra| extra.assigned);
+    sealed.or(assigned.filter(|assigned| assigned.is_live(context_stamp(), context_lifetime())).map(|live| live.key))
+}
+
 /// This transaction, as the context stamps it.
 fn own_stamp() -> Stamp {
     // SAFETY: MyProc is set in every process that can have settings with a transaction, and NULL in the postmaster.

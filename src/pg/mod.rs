@@ -8,9 +8,11 @@ pub mod guc;
 mod report;
 pub mod role;
 pub mod session;
+pub mod settings;
 pub mod spi;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
+pub mod violations;
 
 use crate::error::TenancyError;
 use crate::model::{Ident, Key, QualifiedName};

@@ -1,5 +1,6 @@
 //! Turns refusals into PostgreSQL's errors.
 
+use super::violations;
 use crate::error::{Face, State, TenancyError};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
@@ -27,6 +28,7 @@ impl From<State> for PgSqlErrorCode {
 impl From<TenancyError> for ErrorReport {
     #[track_caller]
     fn from(error: TenancyError) -> Self {
+        violations::note(&error);
         let Face { state, message, detail, hint } = error.face();
         let mut report = ErrorReport::new(state.into(), message, "pg_tenancy");
         if let Some(detail) = detail {
@@ -47,6 +49,7 @@ pub fn raise(error: TenancyError) -> ! {
 
 /// Says why a check hook refuses a value; guc.c raises it when the hook gives back false.
 pub fn refuse_setting(error: &TenancyError) {
+    violations::note(error);
     let Face { state, message, detail, hint } = error.face();
     // SAFETY: guc.c reads and resets these variables after the hook; the texts live in a context that outlasts that.
     unsafe {

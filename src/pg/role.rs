@@ -1,5 +1,6 @@
 //! The roles of the session, and whether row security binds them.
 
+use super::compat::may_execute;
 use crate::error::TenancyError;
 use crate::model::Ident;
 use pgrx::pg_sys;
@@ -42,4 +43,29 @@ pub fn is_bound(relation: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalog; with noError it raises nothing for a missing relation or row_security = off.
     let answer = unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) };
     answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}
+
+/// Whether `role` may change what protects tables: a superuser, or a holder of the admin grant.
+pub fn is_privileged(role: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog, as the callers' statements do.
+    let is_superuser = unsafe { pg_sys::superuser_arg(role) };
+    is_superuser || admin_function().is_some_and(|function| may_execute(function, role))
+}
+
+/// A function that the admin grant gives and nothing else does.
+fn admin_function() -> Option<pg_sys::Oid> {
+    // SAFETY: syscache lookups by name; the argument types are copied.
+    unsafe {
+        let schema = pg_sys::get_namespace_oid(c"tenancy".as_ptr(), true);
+        let arguments = pg_sys::buildoidvector(&pg_sys::TEXTOID, 1);
+        let function = pg_sys::GetSysCacheOid(
+            pg_sys::SysCacheIdentifier::PROCNAMEARGSNSP as i32,
+            pg_sys::Anum_pg_proc_oid as i16,
+            pg_sys::Datum::from(c"switch_tenant".as_ptr()),
+            pg_sys::Datum::from(arguments),
+            pg_sys::Datum::from(schema),
+            pg_sys::Datum::null(),
+        );
+        (function != pg_sys::InvalidOid).then_some(function)
+    }
 }

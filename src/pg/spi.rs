@@ -1,5 +1,6 @@
 //! Statements sent to the server: reads, which standbys and parallel workers may run, and writes.
 
+use super::guc::Backend;
 use crate::error::TenancyError;
 use crate::model::Sql;
 use pgrx::prelude::*;
@@ -176,4 +177,26 @@ pub fn server_version() -> i32 {
     // SAFETY: a C string, or NULL for an unknown setting.
     let text = unsafe { if shown.is_null() { c"" } else { CStr::from_ptr(shown) } };
     text.to_string_lossy().parse().unwrap_or(0)
+}
+
+/// Our own functions are at work on users' tables: guard and fence let it pass.
+static OWN_WORK: Backend<bool> = Backend::new(false);
+
+/// Runs `work` as work of our own functions, which guard and fence let pass.
+pub fn own_work<T>(work: impl FnOnce() -> T) -> T {
+    /// Puts the mark back on return and on error alike.
+    struct Mark(bool);
+    impl Drop for Mark {
+        fn drop(&mut self) {
+            OWN_WORK.set(self.0);
+        }
+    }
+    let _mark = Mark(OWN_WORK.get());
+    OWN_WORK.set(true);
+    work()
+}
+
+/// Whether `own_work` is going on.
+pub fn is_own_work() -> bool {
+    OWN_WORK.get()
 }

@@ -1,0 +1,138 @@
+//! The switches of guard and fence; `guc.rs` has those of the context.
+
+use pgrx::prelude::*;
+use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+
+/// `tenancy.strictness`: what the settings that say `auto` do.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum Strictness {
+    #[name = c"standard"]
+    Standard,
+    #[name = c"strict"]
+    Strict,
+}
+
+/// `tenancy.ddl_guard`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum DdlGuard {
+    #[name = c"off"]
+    Off,
+    #[name = c"warn"]
+    Warn,
+    #[name = c"enforce"]
+    Enforce,
+}
+
+/// `tenancy.explain_guard`: which EXPLAIN of a protected table is refused to bound roles.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum ExplainGuard {
+    #[name = c"auto"]
+    Auto,
+    #[name = c"off"]
+    Off,
+    /// EXPLAIN ANALYZE, which counts the rows of other tenants.
+    #[name = c"analyze"]
+    Analyze,
+    /// Every EXPLAIN: estimates tell something too.
+    #[name = c"all"]
+    All,
+}
+
+/// `tenancy.session_hygiene`: what becomes of that which outlives a transaction and carries a tenant's rows.
+#[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
+pub enum SessionHygiene {
+    #[name = c"auto"]
+    Auto,
+    #[name = c"off"]
+    Off,
+    /// Removed when the connection turns to another tenant.
+    #[name = c"scrub"]
+    Scrub,
+    /// Not made in the first place; what cannot be refused is removed.
+    #[name = c"refuse"]
+    Refuse,
+}
+
+static STRICTNESS: GucSetting<Strictness> = GucSetting::<Strictness>::new(Strictness::Standard);
+static DDL_GUARD: GucSetting<DdlGuard> = GucSetting::<DdlGuard>::new(DdlGuard::Enforce);
+static EXPLAIN_GUARD: GucSetting<ExplainGuard> = GucSetting::<ExplainGuard>::new(ExplainGuard::Auto);
+static SESSION_HYGIENE: GucSetting<SessionHygiene> = GucSetting::<SessionHygiene>::new(SessionHygiene::Auto);
+static FENCE_SUPERUSERS: GucSetting<bool> = GucSetting::<bool>::new(true);
+
+/// Defines the settings; called once, from `_PG_init`, before `guc::define` reserves the prefix.
+pub fn define() {
+    let flags = GucFlags::default();
+    GucRegistry::define_enum_guc(
+        c"tenancy.strictness",
+        c"Whether what costs a feature is refused as well, where the setting for it says auto.",
+        c"",
+        &STRICTNESS,
+        GucContext::Suset,
+        flags,
+    );
+    GucRegistry::define_enum_guc(
+        c"tenancy.ddl_guard",
+        c"What happens to statements that would take the protection off a table.",
+        c"",
+        &DDL_GUARD,
+        GucContext::Suset,
+        flags,
+    );
+    GucRegistry::define_enum_guc(
+        c"tenancy.explain_guard",
+        c"Which EXPLAIN of protected tables is refused; auto is off, or all when strict. Needs shared_preload_libraries.",
+        c"",
+        &EXPLAIN_GUARD,
+        GucContext::Suset,
+        flags,
+    );
+    GucRegistry::define_enum_guc(
+        c"tenancy.session_hygiene",
+        c"What becomes of things that outlive a transaction; auto is off, or refuse when strict. Needs shared_preload_libraries.",
+        c"",
+        &SESSION_HYGIENE,
+        GucContext::Suset,
+        flags,
+    );
+    GucRegistry::define_bool_guc(
+        c"tenancy.fence_superusers",
+        c"Stops superusers in transactions that have a tenant. Needs shared_preload_libraries.",
+        c"",
+        &FENCE_SUPERUSERS,
+        GucContext::Suset,
+        flags,
+    );
+}
+
+/// Whether `tenancy.strictness` says strict.
+pub fn is_strict() -> bool {
+    STRICTNESS.get() == Strictness::Strict
+}
+
+/// What `tenancy.ddl_guard` says.
+pub fn ddl_guard() -> DdlGuard {
+    DDL_GUARD.get()
+}
+
+/// What `tenancy.explain_guard` says, `auto` resolved.
+pub fn explain_guard() -> ExplainGuard {
+    match EXPLAIN_GUARD.get() {
+        ExplainGuard::Auto if is_strict() => ExplainGuard::All,
+        ExplainGuard::Auto => ExplainGuard::Off,
+        chosen => chosen,
+    }
+}
+
+/// What `tenancy.session_hygiene` says, `auto` resolved.
+pub fn session_hygiene() -> SessionHygiene {
+    match SESSION_HYGIENE.get() {
+        SessionHygiene::Auto if is_strict() => SessionHygiene::Refuse,
+        SessionHygiene::Auto => SessionHygiene::Off,
+        chosen => chosen,
+    }
+}
+
+/// What `tenancy.fence_superusers` says.
+pub fn fence_superusers() -> bool {
+    FENCE_SUPERUSERS.get()
+}
