@@ -272,12 +272,16 @@ impl Cluster {
     pub fn try_prepare_template(&self) -> Result<()> {
         let mut state = self.0.template.lock().unwrap_or_else(|poisoned| poisoned.into_inner());
         if *state == Template::Missing {
-            let (database, extension) = (quote_ident(TEMPLATE), quote_ident(EXTENSION));
-            self.open(SUPERUSER, "postgres")?.run_or_tell(&format!("CREATE DATABASE {database}"))?;
-            self.open(SUPERUSER, TEMPLATE)?.run_or_tell(&format!("CREATE EXTENSION {extension}"))?;
+            self.open(SUPERUSER, "postgres")?.run_or_tell(&format!("CREATE DATABASE {}", quote_ident(TEMPLATE)))?;
+            self.create_extension(TEMPLATE)?;
             *state = Template::Ready;
         }
         Ok(())
+    }
+
+    /// `CREATE EXTENSION` in a database of this cluster.
+    pub fn create_extension(&self, database: &str) -> Result<()> {
+        self.open(SUPERUSER, database)?.run_or_tell(&format!("CREATE EXTENSION {}", quote_ident(EXTENSION)))
     }
 
     #[track_caller]

@@ -2,6 +2,7 @@
 
 pub mod bench;
 pub mod check;
+pub mod core_suite;
 pub mod counted;
 pub mod demo;
 pub mod golden;

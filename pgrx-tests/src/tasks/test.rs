@@ -2,6 +2,7 @@
 
 use std::{
     fmt,
+    path::PathBuf,
     process::Command,
     time::{Duration, Instant},
 };
@@ -10,6 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::{
     check,
+    core_suite::{self, Played},
     counted::{self, Counted},
     golden::{self, Suite},
     setup::{self, Ready},
@@ -38,6 +40,8 @@ pub enum Kind {
     Isolation,
     /// Real clients on real servers
     Client,
+    /// PostgreSQL's own suite, with us loaded and without; only when asked for
+    Core,
 }
 
 #[derive(Debug, Default, clap::Args)]
@@ -50,12 +54,21 @@ pub struct Options {
     /// Make what the golden sessions say now the expectation
     #[arg(long)]
     pub accept: bool,
+    /// For --kind core: PostgreSQL's source tree, where it cannot be fetched from Debian
+    #[arg(long, value_name = "DIR")]
+    pub source: Option<PathBuf>,
 }
 
 impl Options {
-    /// Without --kind: everything; with a filter all but the lints, which know no names.
+    /// Without --kind: everything but PostgreSQL's own suite, which is fetched and takes minutes; with a filter not the
+    /// lints either, which know no names.
     fn wants(&self, kind: Kind) -> bool {
-        if self.kinds.is_empty() { kind != Kind::Lint || self.filter.is_none() } else { self.kinds.contains(&kind) }
+        match kind {
+            _ if !self.kinds.is_empty() => self.kinds.contains(&kind),
+            Kind::Core => false,
+            Kind::Lint => self.filter.is_none(),
+            _ => true,
+        }
     }
 
     fn filter(&self) -> &str {
@@ -75,6 +88,8 @@ enum Outcome {
     Clean,
     Tests(Counted),
     Absent,
+    /// What it needs cannot be had here.
+    Skipped,
     Failed(anyhow::Error),
 }
 
@@ -91,6 +106,7 @@ impl fmt::Display for Outcome {
             Self::Tests(Counted { passed: true, tests: 0 }) => f.pad("no match"),
             Self::Tests(Counted { passed: true, .. }) => f.pad("ok"),
             Self::Absent => f.pad("none yet"),
+            Self::Skipped => f.pad("SKIPPED"),
             Self::Failed(_) | Self::Tests(Counted { passed: false, .. }) => f.pad("FAILED"),
         }
     }
@@ -118,6 +134,9 @@ pub fn run(choice: &Choice, options: &Options) -> Result<()> {
         (false, false) => {}
     }
     on_a_server(&ready, options, &mut lines)?;
+    if options.wants(Kind::Core) {
+        lines.push(timed("core", || core_tests(&ready, options)));
+    }
     conclude(&lines, options)
 }
 
@@ -217,6 +236,17 @@ fn client_tests(cluster: &Cluster, filter: &str) -> Result<Outcome> {
     counted::run(&mut command).map(Outcome::Tests)
 }
 
+fn core_tests(ready: &Ready, options: &Options) -> Result<Outcome> {
+    ready.toolchain.install(&ready.server, Profile::Dev)?;
+    match core_suite::run(ready, options.source.as_deref(), options.filter(), options.accept)? {
+        Played::Compared(counted) => Ok(Outcome::Tests(counted)),
+        Played::Skipped(why) => {
+            eprintln!("{} core: {why:#}", paint("33", "SKIPPED:"));
+            Ok(Outcome::Skipped)
+        }
+    }
+}
+
 fn conclude(lines: &[Line], options: &Options) -> Result<()> {
     println!("\n{:<12} {:<10} {:>6} {:>14}", "kind", "result", "tests", "time");
     for Line { what, result, time } in lines {
@@ -230,8 +260,9 @@ fn conclude(lines: &[Line], options: &Options) -> Result<()> {
     if !failed.is_empty() {
         bail!("failed: {}", failed.join("; "));
     }
-    let nothing =
-        lines.iter().all(|line| matches!(line.result, Outcome::Absent | Outcome::Tests(Counted { tests: 0, .. })));
+    let nothing = lines.iter().all(|line| {
+        matches!(line.result, Outcome::Absent | Outcome::Skipped | Outcome::Tests(Counted { tests: 0, .. }))
+    });
     if nothing {
         match &options.filter {
             Some(filter) => bail!("no test matches \"{filter}\""),
