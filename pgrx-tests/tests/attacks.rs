@@ -19,6 +19,8 @@
 //! | E28 | dump and restore | tests/dump.rs |
 
 // A test's root module looks for its modules beside itself, where tests/context.rs is another test.
+#[path = "attacks/catalogs.rs"]
+mod catalogs;
 #[path = "attacks/context.rs"]
 mod context;
 #[path = "attacks/drift.rs"]
@@ -29,7 +31,20 @@ mod integrity;
 mod pins;
 #[path = "attacks/privilege.rs"]
 mod privilege;
+#[path = "attacks/rows.rs"]
+mod rows;
 #[path = "attacks/side_channels.rs"]
 mod side_channels;
 #[path = "attacks/stage.rs"]
 mod stage;
+
+/// Every story of every file, each of which runs in the three settings.
+const STORIES: &[&[&str]] = &[
+    catalogs::STORIES,
+    context::STORIES,
+    drift::STORIES,
+    integrity::STORIES,
+    pins::STORIES,
+    privilege::STORIES,
+    side_channels::STORIES,
+];

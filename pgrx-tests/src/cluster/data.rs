@@ -43,7 +43,7 @@ impl Folder {
         fs::create_dir_all(&all).with_context(|| format!("cannot create {}", all.display()))?;
         let number = NEXT.fetch_add(1, Ordering::Relaxed);
         if number == 0 {
-            sweep(&all)?;
+            sweep_in(&all)?;
         }
         let name = format!("{}-{number}", std::process::id());
         // The lock comes first: a folder without one would look like a leftover to somebody who sweeps just now.
@@ -84,9 +84,14 @@ impl Drop for Folder {
     }
 }
 
-/// Removes what runs that were killed left behind. Their servers end by themselves (`process::Guarded`), so nothing
-/// uses these folders any more; a server that still does is stopped first.
-fn sweep(all: &Path) -> Result<()> {
+/// Removes what ended processes left behind: those that were killed, and test binaries whose servers live in a `static`.
+pub fn sweep() -> Result<()> {
+    sweep_in(&workspace::state()?.join("run"))
+}
+
+/// Their servers end by themselves (`process::Guarded`), so nothing uses these folders any more; a server that still does
+/// is waited for.
+fn sweep_in(all: &Path) -> Result<()> {
     for entry in fs::read_dir(all)?.flatten() {
         let lock = entry.path();
         if lock.extension().is_none_or(|end| end != "lock") {

@@ -17,7 +17,10 @@ use super::{
     setup::{self, Ready},
 };
 use crate::{
-    cluster::{Cluster, data::Folder},
+    cluster::{
+        Cluster,
+        data::{self, Folder},
+    },
     process::server_user,
     progress::{self, paint, say, step},
     server::Choice,
@@ -233,7 +236,9 @@ fn client_tests(cluster: &Cluster, filter: &str) -> Result<Outcome> {
         };
     }
     say("client tests");
-    counted::run(&mut command).map(Outcome::Tests)
+    let counted = counted::run(&mut command)?;
+    data::sweep()?;
+    Ok(Outcome::Tests(counted))
 }
 
 fn core_tests(ready: &Ready, options: &Options) -> Result<Outcome> {

@@ -1,9 +1,10 @@
 //! THREATS (a): the tenant of a transaction.
 
-use crate::stage::{Attacker, CANARY, MINE, Preload, Stage, stories};
-use pg_tenancy_tests::{Cluster, Db, Session};
+use crate::stage::{Attacker, CANARY, MINE, Setting, Stage, stories};
+use pg_tenancy_tests::{Cluster, Session};
 
 stories![
+    also with session preload;
     a01_set_for_the_session_cannot_change_the_tenant,
     a02_set_local_cannot_change_the_tenant,
     a03_set_config_cannot_change_the_tenant,
@@ -28,6 +29,7 @@ stories![
     a28_a_plpgsql_plan_follows_the_tenant,
     a34_parallel_workers_see_the_leaders_tenant_and_no_stale_one,
     a35_a_chained_transaction_has_no_tenant,
+    a36_a_prepared_transaction_leaves_no_tenant_behind,
     a38_a_trigger_cannot_follow_the_row_to_another_tenant,
     a39_commit_publishes_no_tenant,
     a_tenant_set_in_the_same_transaction_before_the_library_loads_is_adopted,
@@ -46,6 +48,7 @@ stories![
     a_rollback_after_a_switch_leaves_no_tenant_in_force,
     a_failed_set_leaves_the_tenant_as_it_was,
     an_unknown_tenant_seals_the_transaction_too,
+    the_tenant_cannot_be_set_by_alter_system,
 ];
 
 /// Shows on `naive` that the attack works, then that it is refused and changes nothing. `SETTING` stands for the name.
@@ -172,8 +175,8 @@ fn a11_startup_options_are_no_context(stage: &Stage) {
         .login_with("-c naive.tenant=blue")
         .expect("a setting nobody defines is taken")
         .sees("SELECT item FROM naive", &[CANARY]);
-    match (stage.preload, stage.login_with("-c app.current_tenant_id=blue")) {
-        (Preload::Shared, connection) => {
+    match (stage.setting, stage.login_with("-c app.current_tenant_id=blue")) {
+        (Setting::Shared | Setting::Strict, connection) => {
             let refusal = connection.expect_err("the connection was to be refused");
             assert_eq!(refusal.code().map(|code| code.code()), Some("42501"), "{refusal}");
         }
@@ -466,16 +469,15 @@ fn a35_a_chained_transaction_has_no_tenant(stage: &Stage) {
     }
 }
 
-#[test]
-fn a36_a_prepared_transaction_leaves_no_tenant_behind() {
-    let cluster = Cluster::start(&[("max_prepared_transactions", "2")]);
-    let stage = Stage::new(cluster.db(), Preload::FirstUse);
+fn a36_a_prepared_transaction_leaves_no_tenant_behind(stage: &Stage) {
+    // Names of prepared transactions are the server's.
+    let name = pg_tenancy_tests::quote_literal(stage.db.name());
     for set in ["SELECT tenancy.set_tenant('red')", "SET app.current_tenant_id = 'red'"] {
         let session = stage.login();
         session.run(&format!("BEGIN; {set}; INSERT INTO letters (id, item) VALUES (3, 'prepared')"));
-        session.run("PREPARE TRANSACTION 'letter'");
+        session.run(&format!("PREPARE TRANSACTION {name}"));
         session.sees_no_tenant();
-        session.run("ROLLBACK PREPARED 'letter'");
+        session.run(&format!("ROLLBACK PREPARED {name}"));
     }
 }
 
@@ -517,7 +519,7 @@ fn a_tenant_set_in_the_same_transaction_before_the_library_loads_is_adopted(stag
         let session = stage.login();
         session.run("BEGIN");
         // Where the library is there already, the rolled-back tenant has bound the transaction.
-        if set.contains("ROLLBACK TO") && stage.preload != Preload::FirstUse {
+        if set.contains("ROLLBACK TO") && stage.setting != Setting::FirstUse {
             session.refused("42501", set);
             continue;
         }
@@ -530,7 +532,7 @@ fn a_tenant_set_in_the_same_transaction_before_the_library_loads_is_adopted(stag
     }
     // What is no tenant's name is dropped, with a warning, and the transaction has none.
     let session = stage.login();
-    if stage.preload == Preload::FirstUse {
+    if stage.setting == Setting::FirstUse {
         session.run("BEGIN; SET LOCAL app.current_tenant_id = ' red'");
         session.sees_no_tenant();
         assert!(session.notices().iter().any(|notice| notice.message().contains("cannot name a tenant")));
@@ -562,8 +564,8 @@ fn the_extensions_own_settings_are_not_for_applications(stage: &Stage) {
     // Before the library knows them PostgreSQL takes anything; it must not count.
     let fresh = stage.login();
     for setting in settings {
-        match stage.preload {
-            Preload::FirstUse => fresh.run(&format!("SET {setting}")),
+        match stage.setting {
+            Setting::FirstUse => fresh.run(&format!("SET {setting}")),
             _ => drop(fresh.refused("42501", &format!("SET {setting}"))),
         }
     }
@@ -642,7 +644,7 @@ fn the_stamp_of_a_transaction_cannot_be_forged(stage: &Stage) {
     fresh.run(&everything_in_workers(&fresh));
     fresh.run("BEGIN");
     let forged = fresh.try_run("SELECT set_config('app.current_tenant_id', 'blue' || chr(31) || '3', true)");
-    assert_eq!(forged.is_ok(), stage.preload == Preload::FirstUse);
+    assert_eq!(forged.is_ok(), stage.setting == Setting::FirstUse);
     if forged.is_ok() {
         fresh.refused("55000", "SELECT item FROM letters");
     }
@@ -786,10 +788,10 @@ fn an_unknown_tenant_seals_the_transaction_too(stage: &Stage) {
 /// Not a story of the three settings: the setting in a configuration file.
 #[test]
 fn a_configuration_file_is_no_context() {
-    for preload in [Preload::FirstUse, Preload::Shared] {
-        let library = if preload == Preload::Shared { "pg_tenancy" } else { "" };
+    for setting in [Setting::FirstUse, Setting::Shared] {
+        let library = if setting.has_fence() { "pg_tenancy" } else { "" };
         let cluster = Cluster::start(&[("shared_preload_libraries", library), ("app.current_tenant_id", "blue")]);
-        let stage = Stage::new(cluster.db(), preload);
+        let stage = Stage::on(&cluster, setting);
         stage.login().sees_no_tenant();
         let session = stage.as_red();
         session.sees_only_red();
@@ -798,9 +800,8 @@ fn a_configuration_file_is_no_context() {
     }
 }
 
-#[test]
-fn the_tenant_cannot_be_set_by_alter_system() {
-    let admin = Db::new().admin();
+fn the_tenant_cannot_be_set_by_alter_system(stage: &Stage) {
+    let admin = stage.db.admin();
     admin.run("SELECT tenancy.has_tenant()");
     admin.refused("55P02", "ALTER SYSTEM SET app.current_tenant_id = 'blue'");
 }

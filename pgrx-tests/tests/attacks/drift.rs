@@ -1,6 +1,21 @@
 //! THREATS (e): what stays held while the schema moves; the rest of that section is Fence's (see attacks.rs).
 
-use crate::stage::{Attacker, CANARY, MINE, Stage};
+use crate::stage::{Attacker, CANARY, MINE, Stage, stories};
+
+stories![
+    e02_e03_e07_partitions_and_children_are_no_way_around_their_parent,
+    e02_a_row_cannot_change_tenant_on_its_way_to_another_partition,
+    e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too,
+    a27_a_generic_plan_prunes_partitions_anew_for_each_tenant,
+    e10_without_any_policy_nothing_is_seen,
+    e14_a_dropped_tenant_column_leaves_nothing_to_see,
+    e15_the_tenant_columns_type_is_held,
+    e23_an_application_that_owns_the_table_is_bound_still,
+    e29_a_moved_and_renamed_table_stays_protected,
+    e32_a_policy_narrowed_to_one_role_opens_no_rows_to_the_others,
+    e35_a_policy_for_sessions_without_a_tenant_shows_nothing_of_a_protected_table,
+    copies_made_in_a_tenants_transaction_hold_its_rows_only,
+];
 
 /// A partitioned `events` (default and one partition per kind, one of them partitioned again) and an inheritance tree
 /// `docs` with two generations, each with a row of red and of blue in every leaf.
@@ -28,10 +43,8 @@ fn families(stage: &Stage) {
 const LEAVES: [&str; 8] =
     ["events", "events_1", "events_2", "events_2_low", "events_rest", "docs", "letters_of_docs", "old_letters"];
 
-#[test]
-fn e02_e03_e07_partitions_and_children_are_no_way_around_their_parent() {
-    let stage = Stage::plain();
-    families(&stage);
+fn e02_e03_e07_partitions_and_children_are_no_way_around_their_parent(stage: &Stage) {
+    families(stage);
     let session = stage.login();
     for leaf in LEAVES {
         session.refused("55000", &format!("SELECT item FROM {leaf}"));
@@ -68,10 +81,8 @@ fn e02_e03_e07_partitions_and_children_are_no_way_around_their_parent() {
     stage.db.admin().sees("SELECT count(*) FROM events WHERE item LIKE 'blue%'", &["3"]);
 }
 
-#[test]
-fn e02_a_row_cannot_change_tenant_on_its_way_to_another_partition() {
-    let stage = Stage::plain();
-    families(&stage);
+fn e02_a_row_cannot_change_tenant_on_its_way_to_another_partition(stage: &Stage) {
+    families(stage);
     let session = stage.as_red();
     session.refused_inside("42501", &format!("UPDATE events SET kind = 3, tenant_id = '{}'", stage.blue.id));
     session.changes(3, "UPDATE events SET kind = 7");
@@ -79,9 +90,7 @@ fn e02_a_row_cannot_change_tenant_on_its_way_to_another_partition() {
 }
 
 /// Policies are those of the table that a query names, so a child's rows are as open as its least protected parent.
-#[test]
-fn e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too() {
-    let stage = Stage::plain();
+fn e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run(&format!(
         "CREATE TABLE docs (id int, item text, tenant_id uuid); CREATE TABLE exports (id int, item text, tenant_id uuid);
@@ -101,9 +110,7 @@ fn e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too() {
     }
 }
 
-#[test]
-fn a27_a_generic_plan_prunes_partitions_anew_for_each_tenant() {
-    let stage = Stage::plain();
+fn a27_a_generic_plan_prunes_partitions_anew_for_each_tenant(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run("CREATE TABLE spread (id int, tenant_id uuid NOT NULL, item text) PARTITION BY LIST (tenant_id)");
     for tenant in [&stage.red, &stage.blue] {
@@ -131,9 +138,7 @@ fn a27_a_generic_plan_prunes_partitions_anew_for_each_tenant() {
     }
 }
 
-#[test]
-fn e10_without_any_policy_nothing_is_seen() {
-    let stage = Stage::plain();
+fn e10_without_any_policy_nothing_is_seen(stage: &Stage) {
     let owner = stage.db.login(&stage.owner);
     for policy in owner.rows("SELECT polname FROM pg_policy WHERE polrelid = 'letters'::regclass") {
         owner.run(&format!("DROP POLICY {policy} ON letters"));
@@ -142,9 +147,7 @@ fn e10_without_any_policy_nothing_is_seen() {
     session.sees("SELECT item FROM letters", &[]);
 }
 
-#[test]
-fn e14_a_dropped_tenant_column_leaves_nothing_to_see() {
-    let stage = Stage::plain();
+fn e14_a_dropped_tenant_column_leaves_nothing_to_see(stage: &Stage) {
     let owner = stage.db.login(&stage.owner);
     owner.refused("2BP01", "ALTER TABLE letters DROP COLUMN tenant_id");
     owner.run("ALTER TABLE letters DROP COLUMN tenant_id CASCADE");
@@ -156,17 +159,13 @@ fn e14_a_dropped_tenant_column_leaves_nothing_to_see() {
     assert!(seen.as_ref().map_or(true, Vec::is_empty), "{seen:?}");
 }
 
-#[test]
-fn e15_the_tenant_columns_type_is_held() {
-    let stage = Stage::plain();
+fn e15_the_tenant_columns_type_is_held(stage: &Stage) {
     let owner = stage.db.login(&stage.owner);
     owner.refused("0A000", "ALTER TABLE letters ALTER COLUMN tenant_id TYPE text");
     stage.as_red().sees_only_red();
 }
 
-#[test]
-fn e23_an_application_that_owns_the_table_is_bound_still() {
-    let stage = Stage::plain();
+fn e23_an_application_that_owns_the_table_is_bound_still(stage: &Stage) {
     stage.db.admin().run(&format!("ALTER TABLE letters OWNER TO {0}; ALTER TABLE naive OWNER TO {0}", stage.app));
     let session = stage.login();
     session.sees("SELECT item FROM naive ORDER BY id", &[MINE, CANARY]);
@@ -176,9 +175,7 @@ fn e23_an_application_that_owns_the_table_is_bound_still() {
     session.refused_inside("42501", "TRUNCATE letters");
 }
 
-#[test]
-fn e29_a_moved_and_renamed_table_stays_protected() {
-    let stage = Stage::plain();
+fn e29_a_moved_and_renamed_table_stays_protected(stage: &Stage) {
     stage.db.admin().run(&format!(
         "CREATE SCHEMA archive; GRANT USAGE ON SCHEMA archive TO {};
          ALTER TABLE letters SET SCHEMA archive;
@@ -196,9 +193,7 @@ fn e29_a_moved_and_renamed_table_stays_protected() {
     session.refused("55000", "SELECT item FROM archive.\"old letters\"");
 }
 
-#[test]
-fn e32_a_policy_narrowed_to_one_role_opens_no_rows_to_the_others() {
-    let stage = Stage::plain();
+fn e32_a_policy_narrowed_to_one_role_opens_no_rows_to_the_others(stage: &Stage) {
     let ops = stage.db.role("ops", "");
     stage.db.login(&stage.owner).run(&format!("ALTER POLICY tenancy_isolation ON letters TO {ops}"));
     let session = stage.as_red();
@@ -210,9 +205,7 @@ fn e32_a_policy_narrowed_to_one_role_opens_no_rows_to_the_others() {
     stage.db.admin().sees("SELECT is_enforced FROM tenancy.protected_tables", &["f"]);
 }
 
-#[test]
-fn e35_a_policy_for_sessions_without_a_tenant_shows_nothing_of_a_protected_table() {
-    let stage = Stage::plain();
+fn e35_a_policy_for_sessions_without_a_tenant_shows_nothing_of_a_protected_table(stage: &Stage) {
     let open = "NULLIF(current_setting('app.current_tenant_id', true), '') IS NULL";
     stage.db.admin().run(&format!(
         "CREATE POLICY everything_without_context ON letters USING ({open});
@@ -223,9 +216,7 @@ fn e35_a_policy_for_sessions_without_a_tenant_shows_nothing_of_a_protected_table
     session.refused("55000", "SELECT item FROM letters");
 }
 
-#[test]
-fn copies_made_in_a_tenants_transaction_hold_its_rows_only() {
-    let stage = Stage::plain();
+fn copies_made_in_a_tenants_transaction_hold_its_rows_only(stage: &Stage) {
     let session = stage.as_red();
     session
         .run("CREATE TABLE copy AS SELECT * FROM letters; CREATE MATERIALIZED VIEW snapshot AS SELECT * FROM letters");

@@ -1,7 +1,24 @@
 //! THREATS (c): rows that end up at, point to, or are taken by another tenant.
 
-use crate::stage::{Attacker, CANARY, MINE, Stage};
+use crate::stage::{Attacker, CANARY, MINE, Stage, stories};
 use pg_tenancy_tests::Session;
+
+stories![
+    c01_c02_a_reference_cannot_point_to_another_tenants_row_nor_tell_of_it,
+    c03_a_cascade_stays_with_its_tenant,
+    c03_set_null_leaves_the_tenant_where_it_is,
+    c04_no_foreign_reference_keeps_a_row_from_being_deleted,
+    c11_a_unique_violation_does_not_print_the_hidden_row,
+    c13_merge_moves_no_row_to_or_from_another_tenant,
+    c14_c15_c21_no_row_is_written_for_another_tenant,
+    c16_no_row_of_another_tenant_is_changed_locked_or_deleted,
+    c18_e11_e36_permissive_policies_of_the_user_cannot_widen_the_view,
+    c22_a_tenant_is_never_deleted_by_a_row,
+    c24_the_owner_cannot_switch_the_keys_off,
+    c25_triggers_stay_on_for_applications,
+    shared_rows_are_read_by_all_and_written_by_nobody,
+    reference_rows_are_read_by_all_and_written_by_nobody,
+];
 
 /// `boxes` hold `things`, for both tenants, protected with composite keys; `naive_boxes` and `naive_things` by hand.
 /// Box 1 is red's, box 2 blue's.
@@ -36,11 +53,9 @@ fn as_naive(stage: &Stage, tenant: &str) -> Session {
     session
 }
 
-#[test]
-fn c01_c02_a_reference_cannot_point_to_another_tenants_row_nor_tell_of_it() {
-    let stage = Stage::plain();
-    boxes_and_things(&stage, "");
-    let naive = as_naive(&stage, "red");
+fn c01_c02_a_reference_cannot_point_to_another_tenants_row_nor_tell_of_it(stage: &Stage) {
+    boxes_and_things(stage, "");
+    let naive = as_naive(stage, "red");
     naive.changes(1, "INSERT INTO naive_things VALUES (10, 'red', 2)");
     naive.refused("23503", "INSERT INTO naive_things VALUES (11, 'red', 99)");
 
@@ -55,15 +70,13 @@ fn c01_c02_a_reference_cannot_point_to_another_tenants_row_nor_tell_of_it() {
     session.changes(1, "INSERT INTO things (id, box) VALUES (11, NULL)");
 }
 
-#[test]
-fn c03_a_cascade_stays_with_its_tenant() {
-    let stage = Stage::plain();
-    boxes_and_things(&stage, "ON DELETE CASCADE ON UPDATE CASCADE");
-    let naive = as_naive(&stage, "red");
+fn c03_a_cascade_stays_with_its_tenant(stage: &Stage) {
+    boxes_and_things(stage, "ON DELETE CASCADE ON UPDATE CASCADE");
+    let naive = as_naive(stage, "red");
     naive.run("INSERT INTO naive_things VALUES (10, 'red', 2); COMMIT");
-    let naive = as_naive(&stage, "blue");
+    let naive = as_naive(stage, "blue");
     naive.run("DELETE FROM naive_boxes WHERE id = 2; COMMIT");
-    as_naive(&stage, "red").sees("SELECT id FROM naive_things", &[]);
+    as_naive(stage, "red").sees("SELECT id FROM naive_things", &[]);
 
     // With composite keys there is nothing of red's that blue's deletion could take; red's own goes with red's box.
     let red = stage.as_red();
@@ -80,25 +93,21 @@ fn c03_a_cascade_stays_with_its_tenant() {
     red.sees("SELECT id FROM things", &["11"]);
 }
 
-#[test]
-fn c03_set_null_leaves_the_tenant_where_it_is() {
-    let stage = Stage::plain();
+fn c03_set_null_leaves_the_tenant_where_it_is(stage: &Stage) {
     if stage.db.cluster().major() < 15 {
         return; // the plan says that such a key stays as it is
     }
-    boxes_and_things(&stage, "ON DELETE SET NULL");
+    boxes_and_things(stage, "ON DELETE SET NULL");
     let red = stage.as_red();
     red.run("INSERT INTO things (id, box) VALUES (10, 1)");
     red.changes(1, "DELETE FROM boxes");
     red.sees("SELECT id, box FROM things", &["10|NULL"]);
 }
 
-#[test]
-fn c04_no_foreign_reference_keeps_a_row_from_being_deleted() {
-    let stage = Stage::plain();
-    boxes_and_things(&stage, "");
-    as_naive(&stage, "red").run("INSERT INTO naive_things VALUES (10, 'red', 2); COMMIT");
-    as_naive(&stage, "blue").refused("23503", "DELETE FROM naive_boxes");
+fn c04_no_foreign_reference_keeps_a_row_from_being_deleted(stage: &Stage) {
+    boxes_and_things(stage, "");
+    as_naive(stage, "red").run("INSERT INTO naive_things VALUES (10, 'red', 2); COMMIT");
+    as_naive(stage, "blue").refused("23503", "DELETE FROM naive_boxes");
 
     stage.as_red().refused("23503", "INSERT INTO things (id, box) VALUES (10, 2)");
     let blue = stage.login();
@@ -106,16 +115,12 @@ fn c04_no_foreign_reference_keeps_a_row_from_being_deleted() {
     blue.changes(1, "DELETE FROM boxes");
 }
 
-#[test]
-fn c11_a_unique_violation_does_not_print_the_hidden_row() {
-    let stage = Stage::plain();
+fn c11_a_unique_violation_does_not_print_the_hidden_row(stage: &Stage) {
     let refusal = stage.as_red().refused("23505", "INSERT INTO letters (id, item) VALUES (2, 'x')");
     assert_eq!(refusal.detail(), None, "{refusal:?}");
 }
 
-#[test]
-fn c13_merge_moves_no_row_to_or_from_another_tenant() {
-    let stage = Stage::plain();
+fn c13_merge_moves_no_row_to_or_from_another_tenant(stage: &Stage) {
     if stage.db.cluster().major() < 15 {
         return; // MERGE is new in 15
     }
@@ -134,9 +139,7 @@ fn c13_merge_moves_no_row_to_or_from_another_tenant() {
     stage.db.admin().sees("SELECT item FROM letters", &[CANARY]);
 }
 
-#[test]
-fn c14_c15_c21_no_row_is_written_for_another_tenant() {
-    let stage = Stage::plain();
+fn c14_c15_c21_no_row_is_written_for_another_tenant(stage: &Stage) {
     let session = stage.as_red();
     let blue = stage.blue.id;
     for write in [
@@ -164,9 +167,7 @@ fn c14_c15_c21_no_row_is_written_for_another_tenant() {
     stage.db.admin().sees("SELECT item FROM letters ORDER BY id", &[MINE, CANARY]);
 }
 
-#[test]
-fn c16_no_row_of_another_tenant_is_changed_locked_or_deleted() {
-    let stage = Stage::plain();
+fn c16_no_row_of_another_tenant_is_changed_locked_or_deleted(stage: &Stage) {
     let session = stage.as_red();
     for sql in [
         "UPDATE letters SET item = 'taken' WHERE id = 2",
@@ -190,9 +191,7 @@ fn c16_no_row_of_another_tenant_is_changed_locked_or_deleted() {
     blue.sees("SELECT item FROM letters FOR UPDATE NOWAIT", &[CANARY]);
 }
 
-#[test]
-fn c18_e11_e36_permissive_policies_of_the_user_cannot_widen_the_view() {
-    let stage = Stage::plain();
+fn c18_e11_e36_permissive_policies_of_the_user_cannot_widen_the_view(stage: &Stage) {
     let admin = stage.db.admin();
     for table in ["letters", "naive"] {
         admin.run(&format!(
@@ -202,7 +201,7 @@ fn c18_e11_e36_permissive_policies_of_the_user_cannot_widen_the_view() {
              CREATE POLICY no_context ON {table} USING (NULLIF(current_setting('naive.tenant', true), '') IS NULL)"
         ));
     }
-    let naive = as_naive(&stage, "red");
+    let naive = as_naive(stage, "red");
     naive.sees("SELECT item FROM naive ORDER BY id", &[MINE, CANARY]);
     naive.changes(2, "DELETE FROM naive");
     naive.run("ROLLBACK");
@@ -217,19 +216,15 @@ fn c18_e11_e36_permissive_policies_of_the_user_cannot_widen_the_view() {
     session.refused_inside("42501", &format!("UPDATE letters SET tenant_id = '{}'", stage.blue.id));
 }
 
-#[test]
-fn c22_a_tenant_is_never_deleted_by_a_row() {
-    let stage = Stage::plain();
+fn c22_a_tenant_is_never_deleted_by_a_row(stage: &Stage) {
     let session = stage.as_red();
     session.refused_inside("42501", "DELETE FROM tenancy.tenants");
     stage.db.admin().refused("42501", "DELETE FROM tenancy.tenants");
     session.sees_only_red();
 }
 
-#[test]
-fn c24_the_owner_cannot_switch_the_keys_off() {
-    let stage = Stage::plain();
-    boxes_and_things(&stage, "");
+fn c24_the_owner_cannot_switch_the_keys_off(stage: &Stage) {
+    boxes_and_things(stage, "");
     stage.db.admin().run(&format!("ALTER TABLE things OWNER TO {0}; ALTER TABLE boxes OWNER TO {0}", stage.owner));
     let owner = stage.db.login(&stage.owner);
     owner.refused("42501", "ALTER TABLE things DISABLE TRIGGER ALL");
@@ -238,9 +233,7 @@ fn c24_the_owner_cannot_switch_the_keys_off() {
     owner.refused("23503", "INSERT INTO things (id, box) VALUES (10, 2)");
 }
 
-#[test]
-fn c25_triggers_stay_on_for_applications() {
-    let stage = Stage::plain();
+fn c25_triggers_stay_on_for_applications(stage: &Stage) {
     let session = stage.as_red();
     session.refused_inside("42501", "SET LOCAL session_replication_role = replica");
     // Where a superuser has switched them off for a load, the row policies bind the others still.
@@ -251,9 +244,7 @@ fn c25_triggers_stay_on_for_applications() {
     session.refused_inside("42501", &format!("INSERT INTO letters VALUES (3, '{}', 'forged')", stage.blue.id));
 }
 
-#[test]
-fn shared_rows_are_read_by_all_and_written_by_nobody() {
-    let stage = Stage::plain();
+fn shared_rows_are_read_by_all_and_written_by_nobody(stage: &Stage) {
     stage.db.admin().run(&format!(
         "CREATE TABLE templates (id int PRIMARY KEY, tenant_id uuid, item text);
          ALTER TABLE templates OWNER TO {owner};
@@ -288,9 +279,7 @@ fn shared_rows_are_read_by_all_and_written_by_nobody() {
     }
 }
 
-#[test]
-fn reference_rows_are_read_by_all_and_written_by_nobody() {
-    let stage = Stage::plain();
+fn reference_rows_are_read_by_all_and_written_by_nobody(stage: &Stage) {
     stage.db.admin().run(&format!(
         "CREATE TABLE countries (id int PRIMARY KEY, item text);
          INSERT INTO countries VALUES (1, 'Utopia');

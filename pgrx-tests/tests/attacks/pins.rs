@@ -1,8 +1,9 @@
 //! What an administrator fixed for a connection, a database or a tenant, and who tries to get out of it.
 
-use crate::stage::{Attacker, CANARY, MINE, Preload, Stage, stories};
+use crate::stage::{Attacker, CANARY, MINE, Setting, Stage, stories};
 
 stories![
+    also with session preload;
     a_pinned_database_holds_before_and_after_the_library_loads,
     a_pinned_role_keeps_its_tenant_in_the_connection,
     a_pin_survives_what_ends_other_tenants,
@@ -124,8 +125,8 @@ fn a_pin_that_names_nobody_opens_nothing(stage: &Stage) {
             .try_run(&format!("ALTER DATABASE {} SET app.current_tenant_id = '{typo}'", stage.database()));
         if stored.is_err() {
             assert_ne!(
-                stage.preload,
-                Preload::FirstUse,
+                stage.setting,
+                Setting::FirstUse,
                 "an administrator's session was to know nothing of the setting"
             );
             continue;

@@ -1,11 +1,29 @@
 //! THREATS (b): roles, rights and commands that row security forgets.
 
-use crate::stage::{Attacker, CANARY, MINE, Stage};
+use crate::stage::{Attacker, CANARY, MINE, Stage, stories};
 use pg_tenancy_tests::{NASTY_NAMES, quote_ident, quote_literal};
 
-#[test]
-fn b01_b02_the_owner_is_bound_like_anybody() {
-    let stage = Stage::plain();
+stories![
+    b01_b02_the_owner_is_bound_like_anybody,
+    b05_b06_a_member_of_the_owner_is_bound,
+    b09_session_authorization_is_not_for_applications,
+    b10_b12_definer_functions_and_views_of_the_owner_are_bound,
+    b16_b17_row_security_off_raises_rather_than_shows,
+    b18_truncate_is_refused_to_whom_row_security_binds,
+    b20_reading_all_data_does_not_lift_row_security,
+    b22_b23_copy_follows_the_policy,
+    b25_an_application_changes_nothing_of_the_protection,
+    b25_names_of_ones_own_do_not_reach_into_the_policy,
+    b25_an_administrators_operators_are_never_run_by_the_extensions_owner,
+    b27_a_second_role_without_a_tenant_sees_nothing,
+    f01_a_plan_made_for_one_role_is_not_run_for_another,
+    a_tenant_sees_only_itself_in_the_registry,
+    nobody_tampers_with_the_registry_by_hand,
+    grant_usage_refuses_roles_that_can_get_past_row_security_and_says_how,
+    grant_usage_takes_roles_of_any_name_and_gives_no_more_than_needed,
+];
+
+fn b01_b02_the_owner_is_bound_like_anybody(stage: &Stage) {
     stage.db.admin().run(&format!("ALTER TABLE naive OWNER TO {}", stage.owner));
     let owner = stage.db.login(&stage.owner);
     owner.sees("SELECT item FROM naive ORDER BY id", &[MINE, CANARY]);
@@ -18,9 +36,7 @@ fn b01_b02_the_owner_is_bound_like_anybody() {
     owner.refused_inside("42501", &format!("INSERT INTO letters VALUES (3, '{}', 'forged')", stage.blue.id));
 }
 
-#[test]
-fn b05_b06_a_member_of_the_owner_is_bound() {
-    let stage = Stage::plain();
+fn b05_b06_a_member_of_the_owner_is_bound(stage: &Stage) {
     stage.db.admin().run(&format!("ALTER TABLE naive OWNER TO {0}; GRANT {0} TO {1}", stage.owner, stage.app));
     let session = stage.login();
     session.sees("SELECT item FROM naive ORDER BY id", &[MINE, CANARY]);
@@ -34,18 +50,14 @@ fn b05_b06_a_member_of_the_owner_is_bound() {
     session.sees_only_red();
 }
 
-#[test]
-fn b09_session_authorization_is_not_for_applications() {
-    let stage = Stage::plain();
+fn b09_session_authorization_is_not_for_applications(stage: &Stage) {
     let session = stage.as_red();
     session.refused_inside("42501", &format!("SET SESSION AUTHORIZATION {}", stage.owner));
     session.refused_inside("42501", &format!("SET ROLE {}", stage.owner));
     session.sees_only_red();
 }
 
-#[test]
-fn b10_b12_definer_functions_and_views_of_the_owner_are_bound() {
-    let stage = Stage::plain();
+fn b10_b12_definer_functions_and_views_of_the_owner_are_bound(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run(&format!("ALTER TABLE naive OWNER TO {0}; GRANT CREATE ON SCHEMA public TO {0}", stage.owner));
     let owner = stage.db.login(&stage.owner);
@@ -74,9 +86,7 @@ fn b10_b12_definer_functions_and_views_of_the_owner_are_bound() {
     session.refused("55000", "SELECT item FROM all_letters");
 }
 
-#[test]
-fn b16_b17_row_security_off_raises_rather_than_shows() {
-    let stage = Stage::plain();
+fn b16_b17_row_security_off_raises_rather_than_shows(stage: &Stage) {
     for role in [&stage.app, &stage.owner] {
         let session = stage.db.login(role);
         session.begin_as("red");
@@ -87,9 +97,7 @@ fn b16_b17_row_security_off_raises_rather_than_shows() {
     }
 }
 
-#[test]
-fn b18_truncate_is_refused_to_whom_row_security_binds() {
-    let stage = Stage::plain();
+fn b18_truncate_is_refused_to_whom_row_security_binds(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run(&format!(
         "CREATE TABLE folders (id int PRIMARY KEY);
@@ -112,9 +120,7 @@ fn b18_truncate_is_refused_to_whom_row_security_binds() {
     admin.run("TRUNCATE letters");
 }
 
-#[test]
-fn b20_reading_all_data_does_not_lift_row_security() {
-    let stage = Stage::plain();
+fn b20_reading_all_data_does_not_lift_row_security(stage: &Stage) {
     if stage.db.cluster().major() < 14 {
         return; // the role is new in 14
     }
@@ -131,9 +137,7 @@ fn b20_reading_all_data_does_not_lift_row_security() {
     session.changes(0, "UPDATE tenancy.tenants SET status = 'active' WHERE code = 'blue'");
 }
 
-#[test]
-fn b22_b23_copy_follows_the_policy() {
-    let stage = Stage::plain();
+fn b22_b23_copy_follows_the_policy(stage: &Stage) {
     let session = stage.as_red();
     for copy in ["COPY letters (item) TO STDOUT", "COPY (SELECT item FROM letters) TO STDOUT"] {
         let mut out = String::new();
@@ -145,9 +149,7 @@ fn b22_b23_copy_follows_the_policy() {
     session.refused_inside("0A000", "COPY letters (id, item) FROM STDIN WITH (FREEZE)");
 }
 
-#[test]
-fn b25_an_application_changes_nothing_of_the_protection() {
-    let stage = Stage::plain();
+fn b25_an_application_changes_nothing_of_the_protection(stage: &Stage) {
     let session = stage.as_red();
     for change in [
         "ALTER TABLE letters DISABLE ROW LEVEL SECURITY",
@@ -190,9 +192,7 @@ fn b25_an_application_changes_nothing_of_the_protection() {
     session.sees_only_red();
 }
 
-#[test]
-fn b25_names_of_ones_own_do_not_reach_into_the_policy() {
-    let stage = Stage::plain();
+fn b25_names_of_ones_own_do_not_reach_into_the_policy(stage: &Stage) {
     let admin = stage.db.admin();
     // An operator that says yes to everything, and fits a varchar column better than the system's.
     stage.login().run(
@@ -219,9 +219,7 @@ fn b25_names_of_ones_own_do_not_reach_into_the_policy() {
 
 /// What the functions do with the rights of the extension's owner must not meet operators that an administrator, who is
 /// no superuser, put before the system's.
-#[test]
-fn b25_an_administrators_operators_are_never_run_by_the_extensions_owner() {
-    let stage = Stage::plain();
+fn b25_an_administrators_operators_are_never_run_by_the_extensions_owner(stage: &Stage) {
     let superuser = stage.db.admin();
     let role = stage.db.role("climber", "");
     superuser.run(&format!(
@@ -286,9 +284,7 @@ fn b25_an_administrators_operators_are_never_run_by_the_extensions_owner() {
     climber.run(&format!("SELECT tenancy.grant_usage('{app}'); SELECT tenancy.revoke_usage('{app}')"));
 }
 
-#[test]
-fn b27_a_second_role_without_a_tenant_sees_nothing() {
-    let stage = Stage::plain();
+fn b27_a_second_role_without_a_tenant_sees_nothing(stage: &Stage) {
     // Nothing was granted to it but the table.
     let ops = stage.db.role("ops", "");
     stage.db.admin().run(&format!("GRANT SELECT ON letters TO {ops}"));
@@ -301,9 +297,7 @@ fn b27_a_second_role_without_a_tenant_sees_nothing() {
 }
 
 /// CVE-2016-2193, CVE-2023-2455, CVE-2024-10976: plans that kept the row security of another role.
-#[test]
-fn f01_a_plan_made_for_one_role_is_not_run_for_another() {
-    let stage = Stage::plain();
+fn f01_a_plan_made_for_one_role_is_not_run_for_another(stage: &Stage) {
     let session = stage.db.admin();
     session.run(
         "SET plan_cache_mode = force_generic_plan;
@@ -327,9 +321,7 @@ fn f01_a_plan_made_for_one_role_is_not_run_for_another() {
     }
 }
 
-#[test]
-fn a_tenant_sees_only_itself_in_the_registry() {
-    let stage = Stage::plain();
+fn a_tenant_sees_only_itself_in_the_registry(stage: &Stage) {
     let session = stage.as_red();
     session.sees("SELECT code, name FROM tenancy.tenants", &["red|red"]);
     session.sees("SELECT count(*) FROM tenancy.tenants WHERE code = 'blue' OR id IS NOT NULL", &["1"]);
@@ -344,9 +336,7 @@ fn a_tenant_sees_only_itself_in_the_registry() {
     session.refused("55000", "SELECT code FROM tenancy.tenants");
 }
 
-#[test]
-fn nobody_tampers_with_the_registry_by_hand() {
-    let stage = Stage::plain();
+fn nobody_tampers_with_the_registry_by_hand(stage: &Stage) {
     let superuser = stage.db.admin();
     for (tampering, says) in [
         ("UPDATE tenancy.tenants SET id = gen_random_uuid() WHERE code = 'red'", "keys"),
@@ -367,9 +357,7 @@ fn nobody_tampers_with_the_registry_by_hand() {
     session.refused("55000", "SELECT tenancy.set_tenant('red')");
 }
 
-#[test]
-fn grant_usage_refuses_roles_that_can_get_past_row_security_and_says_how() {
-    let stage = Stage::plain();
+fn grant_usage_refuses_roles_that_can_get_past_row_security_and_says_how(stage: &Stage) {
     let (db, admin) = (&stage.db, stage.db.admin());
     let refused = |role: &pg_tenancy_tests::Role, says: &[&str]| {
         let refusal = admin
@@ -409,9 +397,7 @@ fn grant_usage_refuses_roles_that_can_get_past_row_security_and_says_how() {
     refused(&deputy, &["owns", "letters", "->"]);
 }
 
-#[test]
-fn grant_usage_takes_roles_of_any_name_and_gives_no_more_than_needed() {
-    let stage = Stage::plain();
+fn grant_usage_takes_roles_of_any_name_and_gives_no_more_than_needed(stage: &Stage) {
     let admin = stage.db.admin();
     for name in NASTY_NAMES {
         let role = stage.db.application(name);

@@ -1,7 +1,17 @@
 //! THREATS (d): hidden values must not reach the attacker's code, nor error messages, nor statistics.
 
-use crate::stage::{Attacker, CANARY, MINE, Stage};
+use crate::stage::{Attacker, CANARY, MINE, Stage, stories};
 use pg_tenancy_tests::Session;
+
+stories![
+    d01_a_cheap_function_sees_only_own_rows_in_every_shape_of_query,
+    d01_the_policy_stands_below_the_attackers_condition,
+    d02_an_error_in_where_cannot_read_a_hidden_value,
+    d03_d04_d05_own_functions_domains_and_operators_get_nothing_hidden,
+    d12_d14_statistics_of_a_protected_table_are_hidden,
+    d24_errors_do_not_print_invisible_rows,
+    refusals_of_the_extension_name_no_tenant_but_those_the_caller_named,
+];
 
 const TELL: &str = "CREATE FUNCTION pg_temp.tell(text) RETURNS boolean LANGUAGE plpgsql COST 0.0000001
                         AS $$ BEGIN RAISE NOTICE 'told: %', $1; RETURN true; END $$";
@@ -11,9 +21,7 @@ fn told(session: &Session) -> Vec<String> {
 }
 
 /// Reads every row that the plan shows the attacker's cheap function.
-#[test]
-fn d01_a_cheap_function_sees_only_own_rows_in_every_shape_of_query() {
-    let stage = Stage::plain();
+fn d01_a_cheap_function_sees_only_own_rows_in_every_shape_of_query(stage: &Stage) {
     let owner = stage.db.login(&stage.owner);
     stage.db.admin().run(&format!("GRANT CREATE ON SCHEMA public TO {}", stage.owner));
     owner.run(&format!(
@@ -54,9 +62,7 @@ fn d01_a_cheap_function_sees_only_own_rows_in_every_shape_of_query() {
     }
 }
 
-#[test]
-fn d01_the_policy_stands_below_the_attackers_condition() {
-    let stage = Stage::plain();
+fn d01_the_policy_stands_below_the_attackers_condition(stage: &Stage) {
     let session = stage.as_red();
     session.run(TELL);
     session.run("SET LOCAL enable_seqscan = off");
@@ -67,9 +73,7 @@ fn d01_the_policy_stands_below_the_attackers_condition() {
     assert!(plan.contains("Filter: ((tenant_id = tenancy.current_tenant_id()) AND"), "{plan}");
 }
 
-#[test]
-fn d02_an_error_in_where_cannot_read_a_hidden_value() {
-    let stage = Stage::plain();
+fn d02_an_error_in_where_cannot_read_a_hidden_value(stage: &Stage) {
     let session = stage.as_red();
     for query in [
         "SELECT item FROM letters WHERE 1 / (id - 2) < 5",
@@ -96,9 +100,7 @@ fn d02_an_error_in_where_cannot_read_a_hidden_value() {
     }
 }
 
-#[test]
-fn d03_d04_d05_own_functions_domains_and_operators_get_nothing_hidden() {
-    let stage = Stage::plain();
+fn d03_d04_d05_own_functions_domains_and_operators_get_nothing_hidden(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run(&format!(
         "INSERT INTO letters SELECT n, '{}', 'blue''s common value' FROM generate_series(100, 600) n; ANALYZE letters",
@@ -124,9 +126,7 @@ fn d03_d04_d05_own_functions_domains_and_operators_get_nothing_hidden() {
     assert!(!told.is_empty() && told.iter().all(|row| row == MINE), "{told:?}");
 }
 
-#[test]
-fn d12_d14_statistics_of_a_protected_table_are_hidden() {
-    let stage = Stage::plain();
+fn d12_d14_statistics_of_a_protected_table_are_hidden(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run(&format!(
         "INSERT INTO letters SELECT n, '{}', 'blue''s common value' FROM generate_series(100, 600) n;
@@ -146,9 +146,7 @@ fn d12_d14_statistics_of_a_protected_table_are_hidden() {
     }
 }
 
-#[test]
-fn d24_errors_do_not_print_invisible_rows() {
-    let stage = Stage::plain();
+fn d24_errors_do_not_print_invisible_rows(stage: &Stage) {
     stage.db.admin().run(&format!(
         "CREATE TABLE parents (id int PRIMARY KEY, tenant_id uuid NOT NULL, secret text);
          CREATE TABLE children (id int, tenant_id uuid NOT NULL, parent int REFERENCES parents, item text CHECK (item <> 'x'));
@@ -171,9 +169,7 @@ fn d24_errors_do_not_print_invisible_rows() {
     }
 }
 
-#[test]
-fn refusals_of_the_extension_name_no_tenant_but_those_the_caller_named() {
-    let stage = Stage::plain();
+fn refusals_of_the_extension_name_no_tenant_but_those_the_caller_named(stage: &Stage) {
     let session = stage.as_red();
     let hidden = [stage.blue.id.to_string(), stage.blue.code.clone()];
     for (state, sql) in [

@@ -1,14 +1,44 @@
-//! Two tenants, their letters, a role that runs the application, and how a backend gets the library.
+//! Two tenants, their letters, a role that runs the application, and how the server knows the library.
 
-use pg_tenancy_tests::{Cluster, Db, Role, Session, Tenant};
+use std::sync::OnceLock;
 
-/// How the library gets into a backend.
+use crate::rows;
+use pg_tenancy_tests::{Cluster, Db, DbError, Role, Session, Tenant};
+
+/// How the library gets into a backend, and how much of it is asked for.
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
-pub enum Preload {
+pub enum Setting {
     /// By the first call of one of its functions.
     FirstUse,
+    /// By session_preload_libraries of the database: for stories about the setting of the tenant alone.
     Session,
+    /// By shared_preload_libraries: the fence stands.
     Shared,
+    /// The same with `tenancy.strictness = strict`.
+    Strict,
+}
+
+impl Setting {
+    /// Whether the hooks of the fence are in force.
+    pub fn has_fence(self) -> bool {
+        matches!(self, Self::Shared | Self::Strict)
+    }
+
+    /// The server of this setting, one for all stories of the run: a server for each would take longer than all attacks.
+    /// It ends with the process.
+    pub fn cluster(self) -> Cluster {
+        static UNFENCED: OnceLock<Cluster> = OnceLock::new();
+        static SHARED: OnceLock<Cluster> = OnceLock::new();
+        static STRICT: OnceLock<Cluster> = OnceLock::new();
+        const LIBRARY: (&str, &str) = ("shared_preload_libraries", "pg_tenancy");
+        let (place, own): (_, &[_]) = match self {
+            Self::FirstUse | Self::Session => (&UNFENCED, &[]),
+            Self::Shared => (&SHARED, &[LIBRARY]),
+            Self::Strict => (&STRICT, &[LIBRARY, ("tenancy.strictness", "strict")]),
+        };
+        let settings = [&[("max_prepared_transactions", "20"), ("wal_level", "logical")], own].concat();
+        place.get_or_init(|| Cluster::start(&settings)).clone()
+    }
 }
 
 /// What red may see of `letters`, and what nobody but blue may.
@@ -20,7 +50,7 @@ pub const CANARY: &str = "blue's secret";
 #[derive(Debug)]
 pub struct Stage {
     pub db: Db,
-    pub preload: Preload,
+    pub setting: Setting,
     pub owner: Role,
     pub app: Role,
     pub red: Tenant,
@@ -28,7 +58,13 @@ pub struct Stage {
 }
 
 impl Stage {
-    pub fn new(db: Db, preload: Preload) -> Self {
+    pub fn new(setting: Setting) -> Self {
+        Self::on(&setting.cluster(), setting)
+    }
+
+    /// On a server of the story's own, for what is nothing for the others.
+    pub fn on(cluster: &Cluster, setting: Setting) -> Self {
+        let db = cluster.db();
         let (red, blue) = (db.tenant("red"), db.tenant("blue"));
         let (owner, app) = (db.role("owner", ""), db.application("app"));
         let admin = db.admin();
@@ -49,15 +85,16 @@ impl Stage {
             blue.id,
             CANARY.replace('\'', "''"),
         ));
-        if preload == Preload::Session {
+        if setting == Setting::Session {
             admin.run(&format!("ALTER DATABASE \"{}\" SET session_preload_libraries = 'pg_tenancy'", db.name()));
         }
-        Self { db, preload, owner, app, red, blue }
+        Self { db, setting, owner, app, red, blue }
     }
 
-    /// On the run's server, without preload: for attacks to which the library's loading is nothing.
-    pub fn plain() -> Self {
-        Self::new(Db::new(), Preload::FirstUse)
+    /// Whether the attack of that row fails in this setting, as `rows` promises.
+    #[track_caller]
+    pub fn holds(&self, row: &str) -> bool {
+        rows::held(row).is_in(self.setting)
     }
 
     /// A connection of the application, with no tenant.
@@ -76,8 +113,14 @@ impl Stage {
     /// A connection of the application inside red's transaction.
     #[track_caller]
     pub fn as_red(&self) -> Session {
-        let session = self.login();
-        session.begin_as("red");
+        self.login_as(&self.app, "red")
+    }
+
+    /// A connection of that role inside a transaction of that tenant.
+    #[track_caller]
+    pub fn login_as(&self, role: &Role, tenant: &str) -> Session {
+        let session = self.db.login(role);
+        session.begin_as(tenant);
         session
     }
 
@@ -90,10 +133,11 @@ impl Stage {
 /// What an attacker does and what must come of it.
 pub trait Attacker {
     fn begin_as(&self, tenant: &str);
-    fn refused_inside(&self, sqlstate: &str, sql: &str) -> pg_tenancy_tests::DbError;
+    fn refused_inside(&self, sqlstate: &str, sql: &str) -> DbError;
     fn sees_only_red(&self);
     fn sees_only_blue(&self);
     fn sees_no_tenant(&self);
+    fn holds_or_sees(&self, holds: bool, sql: &str, leaked: &[&str]);
 }
 
 impl Attacker for Session {
@@ -104,7 +148,7 @@ impl Attacker for Session {
 
     /// Refused, and the transaction goes on as it was before.
     #[track_caller]
-    fn refused_inside(&self, sqlstate: &str, sql: &str) -> pg_tenancy_tests::DbError {
+    fn refused_inside(&self, sqlstate: &str, sql: &str) -> DbError {
         self.run("SAVEPOINT attempt");
         let refusal = self.refused(sqlstate, sql);
         self.run("ROLLBACK TO attempt; RELEASE attempt");
@@ -127,30 +171,37 @@ impl Attacker for Session {
         self.refused("55000", "SELECT item FROM letters");
         self.run("ROLLBACK");
     }
+
+    /// Where the row holds the statement is refused as forbidden; elsewhere it leaks just this, so that a change is noticed.
+    #[track_caller]
+    fn holds_or_sees(&self, holds: bool, sql: &str, leaked: &[&str]) {
+        if holds {
+            let refusal = self.refused("42501", sql);
+            assert!(refusal.hint().is_some(), "a refusal says what to do next: {refusal:?}");
+            self.run("ROLLBACK");
+        } else {
+            self.sees(sql, leaked);
+        }
+    }
 }
 
-/// Makes of each story a test without preload and one with session_preload_libraries, and of all of them one test on a
-/// server with shared_preload_libraries.
+/// Makes of each story a test in each of the three settings: no preload, preload, preload and strict. With
+/// `also with session preload;` in front, in session_preload_libraries too.
 macro_rules! stories {
+    (also with session preload; $($story:ident),* $(,)?) => {
+        crate::stage::stories![$($story),*];
+        crate::stage::stories!(@ session_preload, Session, $($story),*);
+    };
     ($($story:ident),* $(,)?) => {
-        mod without_preload {
-            $(#[test] fn $story() { super::$story(&super::Stage::new(pg_tenancy_tests::Db::new(), super::Preload::FirstUse)); })*
-        }
-        mod session_preload {
-            $(#[test] fn $story() { super::$story(&super::Stage::new(pg_tenancy_tests::Db::new(), super::Preload::Session)); })*
-        }
-        #[test]
-        fn all_of_them_with_shared_preload() {
-            let cluster = crate::stage::preloaded_cluster();
-            for story in [$($story as fn(&Stage)),*] {
-                story(&Stage::new(cluster.db(), Preload::Shared));
-            }
+        pub const STORIES: &[&str] = &[$(stringify!($story)),*];
+        crate::stage::stories!(@ no_preload, FirstUse, $($story),*);
+        crate::stage::stories!(@ preload_standard, Shared, $($story),*);
+        crate::stage::stories!(@ preload_strict, Strict, $($story),*);
+    };
+    (@ $module:ident, $setting:ident, $($story:ident),*) => {
+        mod $module {
+            $(#[test] fn $story() { super::$story(&crate::stage::Stage::new(crate::stage::Setting::$setting)); })*
         }
     };
 }
 pub(crate) use stories;
-
-/// A server of the test's own that loads the library before any connection.
-pub fn preloaded_cluster() -> Cluster {
-    Cluster::start(&[("shared_preload_libraries", "pg_tenancy"), ("max_prepared_transactions", "2")])
-}
