@@ -13,6 +13,14 @@ CREATE TABLE tenancy_internal.protected_tables (
 );
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.protected_tables', '');
 
+-- Each backend remembers which relations are protected (pg::protected); ALWAYS, so that replication and restore reach it.
+CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy_internal.protected_tables
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy_internal.protected_tables
+    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_change;
+ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_truncate;
+
 -- What src/model/table.rs holds of a relation.
 CREATE FUNCTION tenancy_internal.describe_table(target oid, asking oid) RETURNS jsonb
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$

@@ -118,6 +118,10 @@ pub enum TenancyError {
     FencedSuperuser { relation: String, tenant: String },
     FencedView { relation: String, role: String },
     LostTenantColumn { relation: String, column: Ident },
+    NoReason,
+    PastEnd { role: String },
+    NotExempt { role: String },
+    SuperuserOnly { function: &'static str },
     // the seam
     Internal { what: String },
 }
@@ -365,6 +369,18 @@ impl TenancyError {
                 format!("protected table {relation} has lost its tenant column {column}"),
             )
             .hint("Call tenancy.unprotect_table(...) and protect it again by the column it has now."),
+            E::NoReason => Face::new(InvalidParameterValue, "an exemption needs a reason")
+                .hint("Say what the role is for, such as 'nightly pg_dump'."),
+            E::PastEnd { role } => {
+                Face::new(InvalidParameterValue, format!("the exemption of role \"{role}\" would be over already"))
+                    .hint("Give a time to come, or leave \"until\" out for no end.")
+            }
+            E::NotExempt { role } => Face::new(UndefinedObject, format!("role \"{role}\" is not exempt"))
+                .hint("tenancy.exempt_roles lists those that are."),
+            E::SuperuserOnly { function } => {
+                Face::new(InsufficientPrivilege, format!("only a superuser may call tenancy.{function}"))
+                    .hint("It decides who gets past isolation; ask a superuser.")
+            }
 
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),

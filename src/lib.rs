@@ -9,7 +9,8 @@ mod pg;
 // F2: who the tenants are; who the tenant of this transaction is
 mod context;
 mod registry;
-// F3: a tenant's own rows only
+// F3: a tenant's own rows only, also past row security
+mod fence;
 mod isolation;
 
 pgrx::pg_module_magic!();
@@ -23,6 +24,13 @@ pub extern "C-unwind" fn _PG_init() {
     pg::settings::define();
     pg::guc::define();
     pg::cache::watch();
+    pg::protected::watch();
+    pg::exempt::watch();
+    if pg::session::is_shared_preload() {
+        pg::violations::share();
+        pg::hooks::install(fence::RULES);
+    }
+    pg::violations::watch_foreign_writes();
 }
 
 /// What `cargo pgrx test` calls to prepare its server.

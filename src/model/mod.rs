@@ -2,6 +2,7 @@
 #![forbid(unsafe_code)]
 
 pub mod context;
+pub mod fence;
 pub mod ident;
 pub mod policy;
 pub mod sql;

@@ -156,6 +156,26 @@ impl Spec {
             && shown(&found.check) == text(&self.check)
     }
 
+    /// Its name.
+    pub fn name(&self) -> &'static str {
+        self.name
+    }
+
+    /// `pg_policy.polcmd`.
+    pub fn command(&self) -> char {
+        self.command
+    }
+
+    /// What rows must satisfy to be seen.
+    pub fn using(&self) -> Option<&Sql> {
+        self.using.as_ref()
+    }
+
+    /// What rows must satisfy to be written.
+    pub fn check(&self) -> Option<&Sql> {
+        self.check.as_ref()
+    }
+
     /// The statement that creates it.
     pub fn create(&self, table: &QualifiedName) -> Sql {
         let mut sql = Sql::text("CREATE POLICY ").then(self.name).then(" ON ").name(table);

@@ -115,6 +115,11 @@ impl KeyKind {
         }
     }
 
+    /// The key that a column of `tenancy.tenants` holds, if any.
+    pub fn from_column(column: &str) -> Option<Self> {
+        [Self::Id, Self::Number, Self::Code].into_iter().find(|key| key.column() == column)
+    }
+
     /// The column of `tenancy.tenants` that this key references.
     pub fn column(self) -> &'static str {
         match self {

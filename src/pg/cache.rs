@@ -5,6 +5,7 @@
 //! PostgreSQL replays a transaction's own messages when it aborts (inval.c, AtEOXact_Inval).
 
 use super::guc::{Backend, TICKET};
+use super::table::{self, Equals};
 use crate::error::TenancyError;
 use crate::model::{Key, Status};
 use pgrx::pg_sys;
@@ -136,7 +137,7 @@ fn registry() -> Result<Registry, TenancyError> {
 
 /// Reads a tenant's row through the index of the key, whatever rights the current role has on the table.
 fn read(registry: &Registry, key: &Key) -> Result<Option<(Tenant, Option<String>)>, TenancyError> {
-    let (index, column, equals, collation, value) = match key {
+    let (index, column, function, collation, value) = match key {
         Key::Id(id) => {
             let id = pgrx::Uuid::from_bytes(*id.as_bytes());
             (registry.by_id, c"id", pg_sys::F_UUID_EQ, pg_sys::InvalidOid, id.into_datum())
@@ -149,55 +150,17 @@ fn read(registry: &Registry, key: &Key) -> Result<Option<(Tenant, Option<String>
         }
     };
     let value = value.expect("a key is never null");
-    // SAFETY: the relation is opened with a lock before it is read and closed after; the scan key holds a value of the
-    // column's type and that type's equality; attributes are read with the relation's own descriptor.
-    unsafe {
-        let relation = pg_sys::table_open(registry.table, pg_sys::AccessShareLock as i32);
-        let attribute = |name: &CStr| pg_sys::get_attnum(registry.table, name.as_ptr());
-        let mut scan_key = pg_sys::ScanKeyData::default();
-        pg_sys::ScanKeyEntryInitialize(
-            &mut scan_key,
-            0,
-            attribute(column),
-            pg_sys::BTEqualStrategyNumber as u16,
-            pg_sys::InvalidOid,
-            collation,
-            pg_sys::Oid::from(equals),
-            value,
-        );
-        let scan = pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), 1, &mut scan_key);
-        let tuple = pg_sys::systable_getnext(scan);
-        let row = if tuple.is_null() {
-            Ok(None)
-        } else {
-            let descriptor = (*relation).rd_att;
-            let width = (*descriptor).natts as usize;
-            let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); width], vec![false; width]);
-            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            let field = |name: &CStr| {
-                let position = attribute(name) as usize - 1;
-                (values[position], nulls[position])
-            };
-            let text = |name: &CStr| {
-                let (value, null) = field(name);
-                String::from_datum(value, null)
-            };
-            let id = field(c"id");
-            let id = pgrx::Uuid::from_datum(id.0, id.1).map(|id| Uuid::from_bytes(*id));
-            let number = field(c"number");
-            let number = i64::from_datum(number.0, number.1);
-            let status = text(c"status").as_deref().and_then(Status::from_stored);
-            match (id, number, text(c"code"), status) {
-                (Some(id), Some(number), Some(code), Some(status)) => {
-                    Ok(Some((Tenant { id, number, code: code.into(), status }, text(c"status_reason"))))
-                }
-                _ => Err(TenancyError::Internal { what: format!("the registry row of tenant \"{key}\" is malformed") }),
+    let rows = table::scan(registry.table, index, &[Equals { column, function, collation, value }], |row| {
+        let id = row.get::<pgrx::Uuid>(c"id").map(|id| Uuid::from_bytes(*id));
+        let status = row.get::<String>(c"status").as_deref().and_then(Status::from_stored);
+        match (id, row.get::<i64>(c"number"), row.get::<String>(c"code"), status) {
+            (Some(id), Some(number), Some(code), Some(status)) => {
+                Ok((Tenant { id, number, code: code.into(), status }, row.get::<String>(c"status_reason")))
             }
-        };
-        pg_sys::systable_endscan(scan);
-        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
-        row
-    }
+            _ => Err(TenancyError::Internal { what: format!("the registry row of tenant \"{key}\" is malformed") }),
+        }
+    })?;
+    Ok(rows.into_iter().next())
 }
 
 /// Tells every backend that the registry changed.

@@ -113,3 +113,111 @@ pub fn may_execute(function: pg_sys::Oid, role: pg_sys::Oid) -> bool {
     };
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
+
+unsafe extern "C-unwind" {
+    // Not in the bindings.
+    fn transformWhereClause(
+        state: *mut pg_sys::ParseState,
+        clause: *mut pg_sys::Node,
+        kind: pg_sys::ParseExprKind::Type,
+        construct: *const std::ffi::c_char,
+    ) -> *mut pg_sys::Node;
+}
+
+/// The tree of a policy's expression on `relation`, as CREATE POLICY makes it.
+///
+/// # Safety
+/// `relation` is open; `text` is an expression that we wrote, over columns of the relation.
+pub unsafe fn parse_policy(relation: pg_sys::Relation, text: &str) -> *mut pg_sys::Node {
+    let statement = std::ffi::CString::new(format!("SELECT {text}")).expect("our expressions hold no NUL");
+    // SAFETY: the text is one SELECT of one expression, so the trees have that shape; the caller vouches for the rest.
+    // The guard turns an error of the undeclared function into a panic, as for those of the bindings.
+    unsafe {
+        #[cfg(feature = "pg13")]
+        let parsed = pg_sys::raw_parser(statement.as_ptr());
+        #[cfg(not(feature = "pg13"))]
+        let parsed = pg_sys::raw_parser(statement.as_ptr(), pg_sys::RawParseMode::RAW_PARSE_DEFAULT);
+        let raw = pg_sys::list_nth(parsed, 0).cast::<pg_sys::RawStmt>();
+        let select = (*raw).stmt.cast::<pg_sys::SelectStmt>();
+        let target = pg_sys::list_nth((*select).targetList, 0).cast::<pg_sys::ResTarget>();
+        let state = pg_sys::make_parsestate(std::ptr::null_mut());
+        (*state).p_sourcetext = statement.as_ptr();
+        let item = pg_sys::addRangeTableEntryForRelation(
+            state,
+            relation,
+            pg_sys::AccessShareLock as i32,
+            std::ptr::null_mut(),
+            false,
+            false,
+        );
+        pg_sys::addNSItemToQuery(state, item, false, true, true);
+        let tree = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
+            transformWhereClause(state, (*target).val, pg_sys::ParseExprKind::EXPR_KIND_POLICY, c"POLICY".as_ptr())
+        });
+        pg_sys::assign_expr_collations(state, tree);
+        pg_sys::free_parsestate(state);
+        tree
+    }
+}
+
+/// The catalog's name of a type, empty for one that is gone.
+pub fn type_name(type_oid: pg_sys::Oid) -> String {
+    // SAFETY: a syscache lookup; the tuple is released before the copy of its name is given back.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::TYPEOID as i32, pg_sys::Datum::from(type_oid));
+        if tuple.is_null() {
+            return String::new();
+        }
+        let row = pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_type>();
+        let name = CStr::from_ptr((*row).typname.data.as_ptr()).to_string_lossy().into_owned();
+        pg_sys::ReleaseSysCache(tuple);
+        name
+    }
+}
+
+/// A relation in a range table, as the executor checks it.
+pub struct Entry {
+    pub relation: pg_sys::Oid,
+    /// Rights are checked for it; not for a partition or child that comes with its parent.
+    pub is_checked: bool,
+    /// The role whose rights count, zero for the current one.
+    pub check_as: pg_sys::Oid,
+}
+
+impl Entry {
+    /// The role whose rights count.
+    pub fn user(&self) -> pg_sys::Oid {
+        // SAFETY: reads a variable of the backend.
+        if self.check_as == pg_sys::InvalidOid { unsafe { pg_sys::GetUserId() } } else { self.check_as }
+    }
+}
+
+/// The relations of a range table.
+///
+/// # Safety
+/// `range_table` holds range table entries, `permissions` (from PostgreSQL 16) the list they refer to; both stay.
+pub unsafe fn entries(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) -> impl Iterator<Item = Entry> {
+    // SAFETY: the caller vouches for the lists; an index is below the length.
+    let length = unsafe { range_table.as_ref() }.map_or(0, |list| list.length);
+    (0..length).filter_map(move |index| unsafe {
+        let entry = pg_sys::list_nth(range_table, index).cast::<pg_sys::RangeTblEntry>();
+        if (*entry).relid == pg_sys::InvalidOid {
+            return None;
+        }
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        let found = {
+            debug_assert!(permissions.is_null());
+            ((*entry).rtekind == pg_sys::RTEKind::RTE_RELATION)
+                .then(|| ((*entry).requiredPerms != 0, (*entry).checkAsUser))
+        };
+        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+        let found = match (*entry).perminfoindex {
+            0 => Some((false, pg_sys::InvalidOid)),
+            index => {
+                let info = pg_sys::list_nth(permissions, index as i32 - 1).cast::<pg_sys::RTEPermissionInfo>();
+                Some(((*info).requiredPerms != 0, (*info).checkAsUser))
+            }
+        };
+        found.map(|(is_checked, check_as)| Entry { relation: (*entry).relid, is_checked, check_as })
+    })
+}

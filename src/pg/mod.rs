@@ -4,12 +4,16 @@ pub mod cache;
 mod compat;
 mod context;
 pub mod event;
+pub mod exempt;
 pub mod guc;
+pub mod hooks;
+pub mod protected;
 mod report;
 pub mod role;
 pub mod session;
 pub mod settings;
 pub mod spi;
+mod table;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
 pub mod violations;

@@ -20,9 +20,14 @@ pub fn bypasses_row_security() -> bool {
 
 /// The name of the current role.
 pub fn current_role() -> String {
-    // SAFETY: the current role exists; the name is copied before it is freed with its memory context.
+    shown(current())
+}
+
+/// The name of a role for a message.
+pub fn shown(role: pg_sys::Oid) -> String {
+    // SAFETY: with noerr a missing role gives NULL; the name is copied before it is freed with its memory context.
     unsafe {
-        let name = pg_sys::GetUserNameFromId(pg_sys::GetUserId(), true);
+        let name = pg_sys::GetUserNameFromId(role, true);
         if name.is_null() { "unknown".to_owned() } else { CStr::from_ptr(name).to_string_lossy().into_owned() }
     }
 }
@@ -43,6 +48,12 @@ pub fn is_bound(relation: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalog; with noError it raises nothing for a missing relation or row_security = off.
     let answer = unsafe { pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) };
     answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
+}
+
+/// Whether `role` is a superuser.
+pub fn is_superuser(role: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog.
+    unsafe { pg_sys::superuser_arg(role) }
 }
 
 /// Whether `role` may change what protects tables: a superuser, or a holder of the admin grant.

@@ -44,6 +44,11 @@ pub fn note_loading() {
     SHARED_PRELOAD.set(unsafe { pg_sys::process_shared_preload_libraries_in_progress });
 }
 
+/// Whether shared_preload_libraries brought the library in.
+pub fn is_shared_preload() -> bool {
+    SHARED_PRELOAD.get()
+}
+
 /// Sets the tenant of the transaction and gives its id.
 pub fn set_tenant(text: &str) -> Result<Uuid, TenancyError> {
     guc::set(named(text)?);

@@ -99,6 +99,11 @@ pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
     with_settings(&[PINNED_PATH, ALL_ROWS], work)
 }
 
+/// Runs `work` so that no object in the caller's search_path is met.
+pub fn with_catalog_names<T>(work: impl FnOnce() -> T) -> T {
+    with_settings(&[PINNED_PATH], work)
+}
+
 /// Runs `work` so that rows which row security would hide are an error; the user's triggers meet their search_path.
 pub fn with_all_rows<T>(work: impl FnOnce() -> T) -> T {
     with_settings(&[ALL_ROWS], work)
@@ -139,7 +144,7 @@ pub fn extension_owner() -> Result<pg_sys::Oid, TenancyError> {
 /// Runs `work` with the rights of the extension's owner, for the private tables, which no other role may touch; no
 /// object in the caller's search_path is met.
 pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
-    with_settings(&[PINNED_PATH], || as_owner(work))
+    with_catalog_names(|| as_owner(work))
 }
 
 fn as_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {

@@ -186,7 +186,7 @@ const ADMIN_RIGHTS: [&str; 4] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
-    "SELECT ON tenancy.protected_tables",
+    "SELECT ON tenancy.protected_tables, tenancy.exempt_roles, tenancy.violations",
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
@@ -211,7 +211,7 @@ pub fn revoke_admin(role: Oid) -> Result<(), TenancyError> {
     Ok(())
 }
 
-/// The functions that only administrators may call: those PUBLIC may not, but for the two that make administrators.
+/// The functions that only administrators may call: those PUBLIC may not, but for those of superusers.
 fn admin_functions() -> Result<Vec<Deparsed>, TenancyError> {
     spi::read(
         &Sql::text(
@@ -219,7 +219,7 @@ fn admin_functions() -> Result<Vec<Deparsed>, TenancyError> {
                FROM pg_catalog.pg_proc p
               WHERE p.pronamespace = 'tenancy'::pg_catalog.regnamespace
                 AND p.prokind IN ('f', 'p')
-                AND p.proname NOT IN ('grant_admin', 'revoke_admin')
+                AND p.proname NOT IN ('grant_admin', 'revoke_admin', 'exempt_role', 'unexempt_role')
                 AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(
                                     COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
                                  WHERE a.grantee = 0)

@@ -1,0 +1,150 @@
+//! The executor's permission check: a protected relation is used through its row security, or by a role that is exempt.
+
+use super::RULES;
+use crate::error::TenancyError;
+use crate::model::fence::{Access, Refusal, Standing};
+use crate::pg::compat::{self, Entry};
+use crate::pg::guc::{self, Backend};
+use crate::pg::protected::{self, Protected, Table};
+use crate::pg::{exempt, report, role, settings, spi};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+
+static NEXT: Backend<pg_sys::ExecutorCheckPerms_hook_type> = Backend::new(None);
+
+pub fn install() {
+    // SAFETY: the hook variables are set while the library is loaded, by one thread.
+    unsafe {
+        NEXT.set(pg_sys::ExecutorCheckPerms_hook);
+        pg_sys::ExecutorCheckPerms_hook = Some(check_permissions);
+    }
+}
+
+#[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+#[pg_guard]
+unsafe extern "C-unwind" fn check_permissions(range_table: *mut pg_sys::List, raises: bool) -> bool {
+    // SAFETY: execMain.c passes a range table.
+    let admitted = unsafe { admitted(range_table, std::ptr::null_mut(), raises) };
+    // SAFETY: the same arguments.
+    admitted && NEXT.get().is_none_or(|next| unsafe { next(range_table, raises) })
+}
+
+#[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+#[pg_guard]
+unsafe extern "C-unwind" fn check_permissions(
+    range_table: *mut pg_sys::List,
+    permissions: *mut pg_sys::List,
+    raises: bool,
+) -> bool {
+    // SAFETY: execMain.c passes a range table and what it refers to.
+    let admitted = unsafe { admitted(range_table, permissions, raises) };
+    // SAFETY: the same arguments.
+    admitted && NEXT.get().is_none_or(|next| unsafe { next(range_table, permissions, raises) })
+}
+
+/// Whether the fence lets the range table pass; raises its refusal where it may.
+unsafe fn admitted(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List, raises: bool) -> bool {
+    // SAFETY: variables of the backend.
+    if unsafe { pg_sys::creating_extension || pg_sys::IsBinaryUpgrade || pg_sys::InNoForceRLSOperation() }
+        || spi::is_own_work()
+    {
+        return true;
+    }
+    // SAFETY: the caller vouches for the lists.
+    match unsafe { check(range_table, permissions) } {
+        Ok(()) => true,
+        Err(refusal) if raises => report::raise(refusal),
+        Err(_) => false,
+    }
+}
+
+unsafe fn check(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) -> Result<(), TenancyError> {
+    // SAFETY: the caller vouches for the lists.
+    for entry in unsafe { compat::entries(range_table, permissions) } {
+        if entry.relation.to_u32() < pg_sys::FirstNormalObjectId {
+            continue;
+        }
+        match protected::find(entry.relation)?.as_deref() {
+            None => {}
+            // SAFETY: as above.
+            Some(Protected::Table(table)) => unsafe { check_table(table, &entry, range_table, permissions)? },
+            Some(Protected::MaterializedView) => check_materialized_view(&entry)?,
+        }
+    }
+    Ok(())
+}
+
+/// # Safety
+/// As for `check`.
+unsafe fn check_table(
+    table: &Table,
+    entry: &Entry,
+    range_table: *mut pg_sys::List,
+    permissions: *mut pg_sys::List,
+) -> Result<(), TenancyError> {
+    if entry.is_checked {
+        // SAFETY: reads the catalog; with noError it raises nothing.
+        let answer = unsafe { pg_sys::check_enable_rls(entry.relation, entry.check_as, true) };
+        if answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
+            return Ok(());
+        }
+        return admit(entry, "it is switched off, or does not bind the role");
+    }
+    // A partition or child comes with its parent, whose policies filter it where the parent is protected too.
+    // SAFETY: the caller vouches for the lists.
+    for other in unsafe { compat::entries(range_table, permissions) }.filter(|other| other.is_checked) {
+        if let Some(Protected::Table(parent)) = protected::find(other.relation)?.as_deref()
+            && parent.root == table.root
+        {
+            return Ok(());
+        }
+    }
+    admit(entry, "it is read through a parent that is not protected")
+}
+
+/// Row security never filters a materialized view; `tenancy.tenant_view` makes views that do.
+fn check_materialized_view(entry: &Entry) -> Result<(), TenancyError> {
+    match decide(entry)? {
+        Ok(()) => Ok(()),
+        Err(_) => {
+            Err(TenancyError::FencedView { relation: protected::name_of(entry.relation), role: role::current_role() })
+        }
+    }
+}
+
+fn admit(entry: &Entry, reason: &'static str) -> Result<(), TenancyError> {
+    let relation = || protected::name_of(entry.relation);
+    match decide(entry)? {
+        Ok(()) => Ok(()),
+        Err(Refusal::NotExempt) => {
+            Err(TenancyError::Unfenced { relation: relation(), role: role::shown(entry.user()), reason })
+        }
+        Err(Refusal::SuperuserForTenant) => Err(TenancyError::FencedSuperuser {
+            relation: relation(),
+            tenant: guc::tenant_for_log().map_or_else(String::new, |key| key.to_string()),
+        }),
+    }
+}
+
+fn decide(entry: &Entry) -> Result<Result<(), Refusal>, TenancyError> {
+    let Some(rules) = RULES.get() else { return Ok(Ok(())) };
+    // SAFETY: variables of the backend.
+    let (current, outer, session) =
+        unsafe { (pg_sys::GetUserId(), pg_sys::GetOuterUserId(), pg_sys::GetSessionUserId()) };
+    let access = Access {
+        checked_as: standing(entry.user())?,
+        current: standing(current)?,
+        outer: standing(outer)?,
+        session: standing(session)?,
+        for_tenant: guc::tenant_for_log().is_some(),
+        fences_superusers: settings::fence_superusers(),
+    };
+    Ok((rules.admit)(&access))
+}
+
+fn standing(role_oid: pg_sys::Oid) -> Result<Standing, TenancyError> {
+    if role::is_superuser(role_oid) {
+        return Ok(Standing::Superuser);
+    }
+    Ok(if exempt::is_exempt(role_oid)? { Standing::Exempt } else { Standing::Ordinary })
+}

@@ -1,0 +1,352 @@
+//! The backend's memory of which relations are protected, so that no statement searches a catalog for it.
+
+use super::table::{self, Equals};
+use super::{compat, spi};
+use crate::error::TenancyError;
+use crate::model::policy::{self, Access};
+use crate::model::table::Column;
+use crate::model::{Ident, KeyKind, QualifiedName};
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString};
+use std::hash::{BuildHasherDefault, Hasher};
+use std::rc::Rc;
+
+/// What a relation is to isolation.
+pub enum Protected {
+    Table(Table),
+    /// A materialized view with rows of protected tables.
+    MaterializedView,
+}
+
+/// A protected table, or a partition or child of one, whether or not that is on record itself.
+pub struct Table {
+    pub relation: pg_sys::Oid,
+    /// The table that was protected: itself, or the parent of a partition or child.
+    pub root: pg_sys::Oid,
+    pub access: Access,
+    pub column: Option<Ident>,
+    pub key: Option<KeyKind>,
+    policies: OnceCell<Parsed>,
+}
+
+/// Restrictive policies as trees, in memory of their own.
+struct Parsed {
+    memory: pg_sys::MemoryContext,
+    policies: Vec<Tree>,
+}
+
+struct Tree {
+    name: CString,
+    command: u8,
+    using: *mut pg_sys::Node,
+    check: *mut pg_sys::Node,
+}
+
+impl Drop for Parsed {
+    fn drop(&mut self) {
+        // SAFETY: the context was made for these trees, and what was handed out of it are copies.
+        unsafe { pg_sys::MemoryContextDelete(self.memory) }
+    }
+}
+
+/// Oids are spread well enough by themselves.
+#[derive(Default)]
+struct OidHasher(u64);
+
+impl Hasher for OidHasher {
+    fn finish(&self) -> u64 {
+        self.0
+    }
+
+    fn write(&mut self, bytes: &[u8]) {
+        for byte in bytes {
+            self.write_u32(u32::from(*byte));
+        }
+    }
+
+    fn write_u32(&mut self, oid: u32) {
+        self.0 = (self.0 ^ u64::from(oid)).wrapping_mul(0x9e37_79b9_7f4a_7c15);
+    }
+}
+
+#[derive(Default)]
+struct Memory {
+    known: HashMap<u32, Option<Rc<Protected>>, BuildHasherDefault<OidHasher>>,
+    /// `tenancy_internal.protected_tables`, with its index.
+    record: Option<Record>,
+}
+
+#[derive(Clone, Copy)]
+struct Record {
+    table: pg_sys::Oid,
+    index: pg_sys::Oid,
+}
+
+thread_local! {
+    static MEMORY: RefCell<Memory> = RefCell::default();
+    /// Counts what was forgotten, so that an answer under way is not remembered when it may be out of date.
+    static CHANGES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+}
+
+/// Watches for changes of relations and of the record; called once, from `_PG_init`.
+pub fn watch() {
+    // SAFETY: the callback is guarded, touches only this backend's memory and raises nothing.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0)) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    CHANGES.set(CHANGES.get() + 1);
+    let forgotten = MEMORY.with_borrow_mut(|memory| match memory.record {
+        Some(record) if record.table != relation && relation != pg_sys::InvalidOid => {
+            let mut one = Memory::default();
+            one.known.extend(memory.known.remove_entry(&relation.to_u32()));
+            one
+        }
+        // Any new relation may be the record of an extension that was just created.
+        _ => std::mem::take(memory),
+    });
+    drop(forgotten);
+}
+
+/// What `relation` is to isolation, None for a relation that is not protected. Needs a transaction.
+pub fn find(relation: pg_sys::Oid) -> Result<Option<Rc<Protected>>, TenancyError> {
+    if let Some(known) = MEMORY.with_borrow(|memory| memory.known.get(&relation.to_u32()).cloned()) {
+        return Ok(known);
+    }
+    let changes = CHANGES.get();
+    let found = look_up(relation)?.map(Rc::new);
+    if changes == CHANGES.get() {
+        MEMORY.with_borrow_mut(|memory| memory.known.insert(relation.to_u32(), found.clone()));
+    }
+    Ok(found)
+}
+
+fn look_up(relation: pg_sys::Oid) -> Result<Option<Protected>, TenancyError> {
+    let Some(record) = record() else { return Ok(None) };
+    // SAFETY: a syscache lookup; a relation that is gone has kind 0.
+    let kind = unsafe { pg_sys::get_rel_relkind(relation) } as u8;
+    match kind {
+        b'r' | b'p' => Ok(table_on_record(record, relation, relation)?.map(Protected::Table)),
+        b'm' => Ok(reads_protected_table(relation)?.then_some(Protected::MaterializedView)),
+        _ => Ok(None),
+    }
+}
+
+fn record() -> Option<Record> {
+    if let Some(record) = MEMORY.with_borrow(|memory| memory.record) {
+        return Some(record);
+    }
+    let table = table::oid(c"tenancy_internal", c"protected_tables")?;
+    let index = table::oid(c"tenancy_internal", c"protected_tables_pkey")?;
+    let record = Record { table, index };
+    MEMORY.with_borrow_mut(|memory| memory.record = Some(record));
+    Some(record)
+}
+
+/// The protection of `relation`: its own, or that of the nearest parent that has one.
+fn table_on_record(record: Record, relation: pg_sys::Oid, sought: pg_sys::Oid) -> Result<Option<Table>, TenancyError> {
+    let rows = table::scan(record.table, record.index, &[Equals::oid(c"relation", sought)], |row| {
+        let malformed =
+            || TenancyError::Internal { what: format!("the record of protected relation {sought} is malformed") };
+        let access = row.get::<String>(c"access").as_deref().and_then(Access::from_name).ok_or_else(malformed)?;
+        let column = row.get::<&CStr>(c"tenant_column").map(|name| Ident::new(&name.to_string_lossy())).transpose()?;
+        let key = row.get::<String>(c"tenant_key").as_deref().and_then(KeyKind::from_column);
+        let root = row.get::<pg_sys::Oid>(c"root").ok_or_else(malformed)?;
+        Ok(Table { relation, root, access, column, key, policies: OnceCell::new() })
+    })?;
+    if let Some(table) = rows.into_iter().next() {
+        return Ok(Some(table));
+    }
+    for parent in parents(sought)? {
+        if let Some(table) = table_on_record(record, relation, parent)? {
+            return Ok(Some(table));
+        }
+    }
+    Ok(None)
+}
+
+/// The tables that `relation` is a partition or child of.
+pub fn parents(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, TenancyError> {
+    table::scan(table::INHERITS, table::INHERITS_BY_CHILD, &[Equals::oid(c"inhrelid", relation)], |row| {
+        Ok(row.get(c"inhparent").unwrap_or(pg_sys::InvalidOid))
+    })
+}
+
+/// Whether a view's query reads a protected table, directly or through other views.
+fn reads_protected_table(view: pg_sys::Oid) -> Result<bool, TenancyError> {
+    let mut seen = vec![view];
+    let mut next = 0;
+    while let Some(&view) = seen.get(next) {
+        next += 1;
+        for read in relations_read_by(view)? {
+            if seen.contains(&read) {
+                continue;
+            }
+            // SAFETY: a syscache lookup.
+            if matches!(unsafe { pg_sys::get_rel_relkind(read) } as u8, b'v' | b'm') {
+                seen.push(read);
+            } else if find(read)?.is_some() {
+                return Ok(true);
+            }
+        }
+    }
+    Ok(false)
+}
+
+/// The relations that the query of a view names.
+pub fn relations_read_by(view: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, TenancyError> {
+    let rules = table::scan(table::RULES, table::RULES_BY_RELATION, &[Equals::oid(c"ev_class", view)], |row| {
+        Ok(row.get::<pg_sys::Oid>(c"oid").unwrap_or(pg_sys::InvalidOid))
+    })?;
+    let mut read = Vec::new();
+    for rule in rules {
+        let names = table::scan(
+            table::DEPENDENCIES,
+            table::DEPENDENCIES_BY_DEPENDENT,
+            &[Equals::oid(c"classid", table::RULES), Equals::oid(c"objid", rule)],
+            |row| {
+                let is_relation = row.get::<pg_sys::Oid>(c"refclassid") == Some(pg_sys::RelationRelationId);
+                Ok(row.get::<pg_sys::Oid>(c"refobjid").filter(|_| is_relation))
+            },
+        )?;
+        read.extend(names.into_iter().flatten().filter(|relation| *relation != view));
+    }
+    Ok(read)
+}
+
+impl Table {
+    /// The restrictive policies for a command, as copies in the current memory context.
+    ///
+    /// They are the very ones that `protect_table` writes to the catalog. PostgreSQL merges equal ones, so where those
+    /// are in place the copies cost nothing, and where they were altered or dropped these are still there.
+    ///
+    /// # Safety
+    /// `relation` is open and is this table.
+    pub unsafe fn restrictive_policies(
+        &self,
+        command: u8,
+        relation: pg_sys::Relation,
+    ) -> Result<*mut pg_sys::List, TenancyError> {
+        if self.policies.get().is_none() {
+            // SAFETY: the caller vouches for the relation.
+            let parsed = unsafe { self.parse(relation)? };
+            // Parsing reads catalogs, which may have filled it meanwhile by the same way.
+            drop(self.policies.set(parsed));
+        }
+        let policies = self.policies.get().map_or(&[][..], |parsed| &parsed.policies);
+        let mut list = std::ptr::null_mut();
+        for policy in policies.iter().filter(|policy| policy.command == b'*' || policy.command == command) {
+            // SAFETY: trees made by the parser, which outlive this call; copies and list are palloc'ed.
+            unsafe {
+                let copy = pg_sys::palloc0(size_of::<pg_sys::RowSecurityPolicy>()).cast::<pg_sys::RowSecurityPolicy>();
+                (*copy).policy_name = pg_sys::pstrdup(policy.name.as_ptr());
+                (*copy).polcmd = policy.command as _;
+                (*copy).roles = everybody();
+                (*copy).qual = copied(policy.using).cast();
+                (*copy).with_check_qual = copied(policy.check).cast();
+                list = pg_sys::lappend(list, copy.cast());
+            }
+        }
+        Ok(list)
+    }
+
+    unsafe fn parse(&self, relation: pg_sys::Relation) -> Result<Parsed, TenancyError> {
+        let found = self.column.as_ref().map(|column| described(self.relation, column)).transpose()?;
+        let column = self.column.clone().unwrap_or_else(|| policy::name(policy::ISOLATION));
+        let specs = policy::wanted(self.access, &column, found.as_ref(), self.key, false);
+        // SAFETY: a context below the one that lives as long as the backend.
+        let memory = unsafe {
+            pg_sys::AllocSetContextCreateInternal(
+                pg_sys::CacheMemoryContext,
+                c"pg_tenancy policies".as_ptr(),
+                0,
+                1024,
+                8192,
+            )
+        };
+        let mut parsed = Parsed { memory, policies: Vec::new() };
+        for spec in specs {
+            // SAFETY: the caller vouches for the relation; the trees are copied to their own memory.
+            let tree = |sql: Option<&crate::model::Sql>| unsafe {
+                match sql {
+                    Some(sql) => kept(memory, compat::parse_policy(relation, sql.as_str())),
+                    None => std::ptr::null_mut(),
+                }
+            };
+            parsed.policies.push(spi::with_catalog_names(|| Tree {
+                name: CString::new(spec.name()).expect("our names hold no NUL"),
+                command: spec.command() as u8,
+                using: tree(spec.using()),
+                check: tree(spec.check()),
+            }));
+        }
+        Ok(parsed)
+    }
+}
+
+/// The role list of a policy for PUBLIC.
+unsafe fn everybody() -> *mut pg_sys::ArrayType {
+    let mut public = pg_sys::Datum::from(pg_sys::ACL_ID_PUBLIC);
+    // SAFETY: one oid, with that type's properties.
+    unsafe { pg_sys::construct_array(&mut public, 1, pg_sys::OIDOID, 4, true, b'i' as _) }
+}
+
+unsafe fn copied(tree: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    // SAFETY: NULL stays NULL; else the caller passes a node.
+    unsafe { pg_sys::copyObjectImpl(tree.cast()).cast() }
+}
+
+unsafe fn kept(memory: pg_sys::MemoryContext, tree: *mut pg_sys::Node) -> *mut pg_sys::Node {
+    // SAFETY: the context is put back; an error in between ends the statement, whose abort resets it.
+    unsafe {
+        let before = pg_sys::MemoryContextSwitchTo(memory);
+        let copy = copied(tree);
+        pg_sys::MemoryContextSwitchTo(before);
+        copy
+    }
+}
+
+/// What policies need to know of the tenant column.
+fn described(relation: pg_sys::Oid, column: &Ident) -> Result<Column, TenancyError> {
+    let name = CString::new(column.as_str()).expect("a name holds no NUL");
+    // SAFETY: syscache lookups; names are copied at once.
+    unsafe {
+        let number = pg_sys::get_attnum(relation, name.as_ptr());
+        if number == pg_sys::InvalidAttrNumber as i16 {
+            return Err(TenancyError::LostTenantColumn { relation: name_of(relation), column: column.clone() });
+        }
+        let declared = pg_sys::get_atttype(relation, number);
+        let base = pg_sys::getBaseType(declared);
+        let shown = |type_oid| CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy().into_owned();
+        Ok(Column {
+            name: column.clone(),
+            type_name: compat::type_name(base).into(),
+            shown_type: shown(declared).into(),
+            is_domain: base != declared,
+            not_null: false,
+            default: None,
+            has_loose_collation: false,
+        })
+    }
+}
+
+/// The name of a relation as messages show it.
+pub fn name_of(relation: pg_sys::Oid) -> String {
+    // SAFETY: syscache lookups that give NULL for a relation that is gone; names are copied at once.
+    unsafe {
+        let name = pg_sys::get_rel_name(relation);
+        let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
+        if name.is_null() || schema.is_null() {
+            return format!("with OID {relation}");
+        }
+        let ident = |name| Ident::new(&CStr::from_ptr(name).to_string_lossy());
+        match (ident(schema), ident(name)) {
+            (Ok(schema), Ok(name)) => QualifiedName { schema, name }.to_string(),
+            _ => format!("with OID {relation}"),
+        }
+    }
+}

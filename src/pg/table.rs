@@ -1,0 +1,115 @@
+//! Reads our own tables through their indexes, whatever rights the current role has on them: for the caches of the
+//! backend, which are filled inside of other people's statements. Never assigns a transaction id.
+
+use crate::error::TenancyError;
+use pgrx::{FromDatum, IntoDatum, pg_sys};
+use std::ffi::CStr;
+
+/// A row at hand; fields are found by name, so that an upgrade may add columns.
+pub struct Row<'a> {
+    table: pg_sys::Oid,
+    values: &'a [pg_sys::Datum],
+    nulls: &'a [bool],
+}
+
+impl Row<'_> {
+    /// The value of a column, None when it is NULL or there is no such column.
+    pub fn get<T: FromDatum>(&self, name: &CStr) -> Option<T> {
+        // SAFETY: a syscache lookup by name.
+        let number = unsafe { pg_sys::get_attnum(self.table, name.as_ptr()) };
+        let place = usize::try_from(number).ok()?.checked_sub(1)?;
+        // SAFETY: the caller asks for the column's type; the datum lives as long as the scan holds the row.
+        unsafe { T::from_datum(*self.values.get(place)?, self.nulls[place]) }
+    }
+}
+
+/// What a scan looks for: `column = value`.
+pub struct Equals<'a> {
+    pub column: &'a CStr,
+    /// The equality function of the column's type.
+    pub function: u32,
+    pub collation: pg_sys::Oid,
+    pub value: pg_sys::Datum,
+}
+
+impl<'a> Equals<'a> {
+    /// Looks for an oid, also in a column of type `regclass` or `regrole`.
+    pub fn oid(column: &'a CStr, value: pg_sys::Oid) -> Self {
+        let value = value.into_datum().expect("an oid is never null");
+        Self { column, function: pg_sys::F_OIDEQ, collation: pg_sys::InvalidOid, value }
+    }
+}
+
+/// The oid of a relation of ours, None where the extension is not installed.
+pub fn oid(schema: &CStr, name: &CStr) -> Option<pg_sys::Oid> {
+    // SAFETY: syscache lookups by name.
+    let found = unsafe {
+        let schema = pg_sys::get_namespace_oid(schema.as_ptr(), true);
+        if schema == pg_sys::InvalidOid {
+            return None;
+        }
+        pg_sys::get_relname_relid(name.as_ptr(), schema)
+    };
+    (found != pg_sys::InvalidOid).then_some(found)
+}
+
+/// Gives each row of `table` that `keys` find through `index` to `each`; every row where there are none.
+pub fn scan<T>(
+    table: pg_sys::Oid,
+    index: pg_sys::Oid,
+    keys: &[Equals<'_>],
+    mut each: impl FnMut(&Row<'_>) -> Result<T, TenancyError>,
+) -> Result<Vec<T>, TenancyError> {
+    let mut found = Vec::new();
+    let mut failed = None;
+    // SAFETY: the relation is opened with a lock before it is read and closed after; the scan key holds a value of the
+    // column's type and that type's equality; rows are read with the relation's own descriptor.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let mut scan_keys = vec![pg_sys::ScanKeyData::default(); keys.len()];
+        for (key, scan_key) in keys.iter().zip(&mut scan_keys) {
+            pg_sys::ScanKeyEntryInitialize(
+                scan_key,
+                0,
+                pg_sys::get_attnum(table, key.column.as_ptr()),
+                pg_sys::BTEqualStrategyNumber as u16,
+                pg_sys::InvalidOid,
+                key.collation,
+                pg_sys::Oid::from(key.function),
+                key.value,
+            );
+        }
+        let count = scan_keys.len() as i32;
+        let scan =
+            pg_sys::systable_beginscan(relation, index, true, std::ptr::null_mut(), count, scan_keys.as_mut_ptr());
+        let descriptor = (*relation).rd_att;
+        let width = (*descriptor).natts as usize;
+        let (mut values, mut nulls) = (vec![pg_sys::Datum::from(0); width], vec![false; width]);
+        loop {
+            let tuple = pg_sys::systable_getnext(scan);
+            if tuple.is_null() {
+                break;
+            }
+            pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
+            match each(&Row { table, values: &values, nulls: &nulls }) {
+                Ok(row) => found.push(row),
+                Err(refusal) => {
+                    failed = Some(refusal);
+                    break;
+                }
+            }
+        }
+        pg_sys::systable_endscan(scan);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    failed.map_or(Ok(found), Err)
+}
+
+/// Catalogs and indexes that the bindings do not name; PostgreSQL never changes their oids (pg_inherits.h, pg_rewrite.h,
+/// pg_depend.h).
+pub const INHERITS: pg_sys::Oid = pg_sys::Oid::from_u32(2611);
+pub const INHERITS_BY_CHILD: pg_sys::Oid = pg_sys::Oid::from_u32(2680);
+pub const RULES: pg_sys::Oid = pg_sys::Oid::from_u32(2618);
+pub const RULES_BY_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2693);
+pub const DEPENDENCIES: pg_sys::Oid = pg_sys::Oid::from_u32(2608);
+pub const DEPENDENCIES_BY_DEPENDENT: pg_sys::Oid = pg_sys::Oid::from_u32(2673);
