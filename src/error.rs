@@ -3,6 +3,7 @@
 //! Pure: `pg::report` turns a refusal into PostgreSQL's error.
 #![forbid(unsafe_code)]
 
+use crate::model::fence::Gap;
 use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
 use std::fmt;
 
@@ -114,7 +115,7 @@ pub enum TenancyError {
     UnknownSchema { schema: Ident },
     ArgumentConflict { message: &'static str, hint: &'static str },
     // fence
-    Unfenced { relation: String, role: String, reason: &'static str },
+    Unfenced { relation: String, role: String, gap: Gap },
     FencedSuperuser { relation: String, tenant: String },
     FencedView { relation: String, role: String },
     LostTenantColumn { relation: String, column: Ident },
@@ -346,12 +347,30 @@ impl TenancyError {
                 .hint("Give the name of an existing schema."),
             E::ArgumentConflict { message, hint } => Face::new(InvalidParameterValue, *message).hint(*hint),
 
-            E::Unfenced { relation, role, reason } => Face::new(
-                InsufficientPrivilege,
-                format!("role \"{role}\" must not use protected table {relation} past its row security"),
-            )
-            .detail(format!("Row security does not filter this access: {reason}."))
-            .hint("Use a role that row security binds, or have a superuser call tenancy.exempt_role(role, reason) for each role involved."),
+            E::Unfenced { relation, role, gap } => {
+                let (detail, hint) = match gap {
+                    Gap::Off => ("Row security of the table is switched off.", PROTECT),
+                    Gap::Unforced => ("The role owns the table, and its row security is not forced.", PROTECT),
+                    Gap::Unbound => (
+                        "Row security never filters a superuser or a role with BYPASSRLS.",
+                        "Use a role that row security binds, or have a superuser call tenancy.exempt_role(role, reason).",
+                    ),
+                    Gap::View => (
+                        "The view reads with the rights of its owner, whom row security does not bind.",
+                        "Run ALTER VIEW ... SET (security_invoker = true), or give the view to a role that row security binds.",
+                    ),
+                    Gap::Function => (
+                        "The SECURITY DEFINER function runs as its owner, whom row security does not bind.",
+                        "Make it SECURITY INVOKER, or give it to a role that row security binds.",
+                    ),
+                    Gap::Parent => (
+                        "It is read through a parent that is not protected.",
+                        "Name the table itself, or protect the parent with tenancy.protect_table(...).",
+                    ),
+                };
+                let message = format!("role \"{role}\" must not use protected table {relation} past its row security");
+                Face::new(InsufficientPrivilege, message).detail(detail).hint(hint)
+            }
             E::FencedSuperuser { relation, tenant } => Face::new(
                 InsufficientPrivilege,
                 format!("a superuser must not use protected table {relation} for tenant \"{tenant}\""),
@@ -407,6 +426,8 @@ impl TenancyError {
         }
     }
 }
+
+const PROTECT: &str = "Have the owner or an administrator call tenancy.protect_table(...), which puts it back.";
 
 /// A text that came from outside, cut to what a log line can bear.
 fn shortened(text: &str) -> String {

@@ -34,3 +34,20 @@ pub enum Refusal {
     /// A superuser works for a tenant.
     SuperuserForTenant,
 }
+
+/// Why row security would not filter an access.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Gap {
+    /// The table's row security is off.
+    Off,
+    /// The role owns the table, and its row security is not forced.
+    Unforced,
+    /// The role is a superuser or has BYPASSRLS.
+    Unbound,
+    /// Checked as the owner of a view, whom it does not bind.
+    View,
+    /// In a SECURITY DEFINER function of a role whom it does not bind.
+    Function,
+    /// Read through a parent that is not protected.
+    Parent,
+}

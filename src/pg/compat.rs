@@ -221,3 +221,17 @@ pub unsafe fn entries(range_table: *mut pg_sys::List, permissions: *mut pg_sys::
         found.map(|(is_checked, check_as)| Entry { relation: (*entry).relid, is_checked, check_as })
     })
 }
+
+/// Whether row security is switched on for a relation.
+pub fn has_row_security(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache lookup; the tuple is released after its flag was read.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relation));
+        if tuple.is_null() {
+            return false;
+        }
+        let answer = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relrowsecurity;
+        pg_sys::ReleaseSysCache(tuple);
+        answer
+    }
+}

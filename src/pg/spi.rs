@@ -149,15 +149,20 @@ pub fn as_extension_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> 
 
 fn as_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
     let owner = extension_owner()?;
-    let (mut role, mut security) = (pg_sys::InvalidOid, 0);
+    as_role(owner, work)
+}
+
+/// Runs `work` with the rights of `role`.
+pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
+    let (mut before, mut security) = (pg_sys::InvalidOid, 0);
     // SAFETY: plain reads and writes of backend variables; an error's abort restores them.
     unsafe {
-        pg_sys::GetUserIdAndSecContext(&mut role, &mut security);
-        pg_sys::SetUserIdAndSecContext(owner, security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
+        pg_sys::GetUserIdAndSecContext(&mut before, &mut security);
+        pg_sys::SetUserIdAndSecContext(role, security | pg_sys::SECURITY_LOCAL_USERID_CHANGE as i32);
     }
     let result = work();
     // SAFETY: puts back what was read above.
-    unsafe { pg_sys::SetUserIdAndSecContext(role, security) };
+    unsafe { pg_sys::SetUserIdAndSecContext(before, security) };
     result
 }
 

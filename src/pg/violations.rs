@@ -175,6 +175,11 @@ const FOREIGN_WRITE: &[u8] = b"new row violates row-level security policy";
 unsafe extern "C-unwind" fn emit_log(error: *mut pg_sys::ErrorData) {
     // SAFETY: elog.c passes the error at hand; message_id is NULL or a C string.
     unsafe {
+        if LOGGING.get() {
+            // The statement holds values, and stands beside the error itself where the server logs those.
+            (*error).hide_stmt = true;
+            (*error).hide_ctx = true;
+        }
         let is_foreign_write = !LOGGING.get()
             && (*error).sqlerrcode == PgSqlErrorCode::ERRCODE_INSUFFICIENT_PRIVILEGE as i32
             && !(*error).message_id.is_null()

@@ -2,7 +2,7 @@
 
 use super::RULES;
 use crate::error::TenancyError;
-use crate::model::fence::{Access, Refusal, Standing};
+use crate::model::fence::{Access, Gap, Refusal, Standing};
 use crate::pg::compat::{self, Entry};
 use crate::pg::guc::{self, Backend};
 use crate::pg::protected::{self, Protected, Table};
@@ -88,7 +88,7 @@ unsafe fn check_table(
         if answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
             return Ok(());
         }
-        return admit(entry, "it is switched off, or does not bind the role");
+        return admit(entry, gap(entry));
     }
     // A partition or child comes with its parent, whose policies filter it where the parent is protected too.
     // SAFETY: the caller vouches for the lists.
@@ -99,7 +99,7 @@ unsafe fn check_table(
             return Ok(());
         }
     }
-    admit(entry, "it is read through a parent that is not protected")
+    admit(entry, Gap::Parent)
 }
 
 /// Row security never filters a materialized view; `tenancy.tenant_view` makes views that do.
@@ -112,12 +112,29 @@ fn check_materialized_view(entry: &Entry) -> Result<(), TenancyError> {
     }
 }
 
-fn admit(entry: &Entry, reason: &'static str) -> Result<(), TenancyError> {
+/// Why row security is not active for a relation.
+fn gap(entry: &Entry) -> Gap {
+    // SAFETY: variables of the backend.
+    let (current, outer) = unsafe { (pg_sys::GetUserId(), pg_sys::GetOuterUserId()) };
+    if entry.user() != current {
+        Gap::View
+    } else if current != outer {
+        Gap::Function
+    } else if role::bypasses_row_security() {
+        Gap::Unbound
+    } else if compat::has_row_security(entry.relation) {
+        Gap::Unforced
+    } else {
+        Gap::Off
+    }
+}
+
+fn admit(entry: &Entry, gap: Gap) -> Result<(), TenancyError> {
     let relation = || protected::name_of(entry.relation);
     match decide(entry)? {
         Ok(()) => Ok(()),
         Err(Refusal::NotExempt) => {
-            Err(TenancyError::Unfenced { relation: relation(), role: role::shown(entry.user()), reason })
+            Err(TenancyError::Unfenced { relation: relation(), role: role::shown(entry.user()), gap })
         }
         Err(Refusal::SuperuserForTenant) => Err(TenancyError::FencedSuperuser {
             relation: relation(),
