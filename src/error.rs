@@ -3,7 +3,7 @@
 //! Pure: `pg::report` turns a refusal into PostgreSQL's error.
 #![forbid(unsafe_code)]
 
-use crate::model::fence::Gap;
+use crate::model::fence::{Gap, Statement};
 use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
 use std::fmt;
 
@@ -119,6 +119,7 @@ pub enum TenancyError {
     FencedSuperuser { relation: String, tenant: String },
     FencedView { relation: String, role: String },
     LostTenantColumn { relation: String, column: Ident },
+    Denied { role: String, statement: Statement },
     NoReason,
     PastEnd { role: String },
     NotExempt { role: String },
@@ -388,6 +389,7 @@ impl TenancyError {
                 format!("protected table {relation} has lost its tenant column {column}"),
             )
             .hint("Call tenancy.unprotect_table(...) and protect it again by the column it has now."),
+            E::Denied { role, statement } => denied(role, statement),
             E::NoReason => Face::new(InvalidParameterValue, "an exemption needs a reason")
                 .hint("Say what the role is for, such as 'nightly pg_dump'."),
             E::PastEnd { role } => {
@@ -419,12 +421,66 @@ impl TenancyError {
             E::SecondTenant { .. } | E::PinnedTenant { .. } | E::RestoredTenant { .. } | E::OtherTenant { .. } => {
                 Some(Violation::SecondTenant)
             }
-            E::TruncateBound { .. } | E::Unfenced { .. } | E::FencedSuperuser { .. } | E::FencedView { .. } => {
-                Some(Violation::Fence)
-            }
+            E::TruncateBound { .. }
+            | E::Unfenced { .. }
+            | E::FencedSuperuser { .. }
+            | E::FencedView { .. }
+            | E::Denied { .. } => Some(Violation::Fence),
             _ => None,
         }
     }
+}
+
+/// A statement that row security has nothing to say about, as the role that may not run it reads of it.
+fn denied(role: &str, statement: &Statement) -> Face {
+    const STRICT: &str = "Do without it, or have a superuser choose tenancy.strictness = standard for the role.";
+    const HYGIENE: &str = "Do without it, or have a superuser choose another tenancy.session_hygiene for the role.";
+    let (what, detail, hint) = match statement {
+        Statement::Explain { relation, analyzes: true } => (
+            format!("EXPLAIN ANALYZE protected table {relation}"),
+            "It counts the rows of other tenants.",
+            "Have an administrator run it, or a superuser choose another tenancy.explain_guard for the role.",
+        ),
+        Statement::Explain { relation, analyzes: false } => (
+            format!("EXPLAIN a query of protected table {relation}"),
+            "Estimates are made from the rows of all tenants.",
+            "Have an administrator run it, or a superuser choose another tenancy.explain_guard for the role.",
+        ),
+        Statement::Lock { relation } => (
+            format!("lock protected table {relation}"),
+            "The lock would stop every other tenant.",
+            "Lock rows with SELECT ... FOR UPDATE.",
+        ),
+        Statement::Listen => ("LISTEN".to_owned(), "Notifications reach every listener of the database.", STRICT),
+        Statement::Notify => ("NOTIFY".to_owned(), "Notifications reach every listener of the database.", STRICT),
+        Statement::Trigger { relation } => (
+            format!("create a trigger on protected table {relation}"),
+            "A trigger sees the rows that every tenant writes.",
+            "Have the owner of the table create it.",
+        ),
+        Statement::HeldCursor => (
+            "declare a cursor WITH HOLD".to_owned(),
+            "It keeps rows of its tenant for whoever uses the connection next.",
+            HYGIENE,
+        ),
+        Statement::TemporaryTable => (
+            "make a temporary table that outlives its transaction".to_owned(),
+            "It keeps rows of its tenant for whoever uses the connection next.",
+            "Make it with ON COMMIT DROP.",
+        ),
+        Statement::Function { name } => (format!("call {name}"), "All tenants meet in what it reaches.", STRICT),
+        Statement::Unpin => (
+            "reset a tenant that a superuser has stored".to_owned(),
+            "ALTER ROLE or ALTER DATABASE ... SET app.current_tenant_id fixes the tenant of connections.",
+            "Name single settings other than this one, or ask a superuser.",
+        ),
+        Statement::Leftover { what } => (
+            format!("use {what} of an earlier transaction"),
+            "It was made for another tenant on this connection.",
+            "Set the tenant that it belongs to, or make it anew.",
+        ),
+    };
+    Face::new(State::InsufficientPrivilege, format!("role \"{role}\" must not {what}")).detail(detail).hint(hint)
 }
 
 const PROTECT: &str = "Have the owner or an administrator call tenancy.protect_table(...), which puts it back.";

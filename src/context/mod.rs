@@ -77,6 +77,7 @@ mod tenancy {
                 name!(is_bound, bool),
                 name!(bound_reason, String),
                 name!(loaded_by, String),
+                name!(fence, String),
             ),
         >,
         ErrorReport,
@@ -96,6 +97,7 @@ mod tenancy {
             verdict.is_bound,
             verdict.reason.to_owned(),
             verdict.loaded_by.to_owned(),
+            verdict.fence.to_owned(),
         )))
     }
 }

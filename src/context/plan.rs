@@ -1,7 +1,7 @@
 //! What a session's facts mean to the person who asks.
 
 use crate::model::context::{Lifetime, Origin};
-use crate::pg::session::{Facts, LoadedBy};
+use crate::pg::session::{Facts, Fence, LoadedBy};
 
 /// The part of `verify_context()` that is a judgement.
 #[derive(Debug, PartialEq, Eq)]
@@ -11,6 +11,7 @@ pub struct Verdict {
     pub is_bound: bool,
     pub reason: &'static str,
     pub loaded_by: &'static str,
+    pub fence: &'static str,
 }
 
 /// Judges `facts`.
@@ -42,6 +43,11 @@ pub fn verdict(facts: &Facts) -> Verdict {
             LoadedBy::SessionPreload => "session_preload_libraries",
             LoadedBy::FirstUse => "first use",
         },
+        fence: match facts.fence {
+            Fence::Off => "off",
+            Fence::Standard => "standard",
+            Fence::Strict => "strict",
+        },
     }
 }
 
@@ -61,6 +67,7 @@ mod tests {
             bypasses_rls: false,
             session_is_superuser: false,
             loaded_by: LoadedBy::FirstUse,
+            fence: Fence::Off,
         }
     }
 

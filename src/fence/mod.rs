@@ -7,7 +7,7 @@ mod store;
 use crate::pg::hooks::Rules;
 
 /// What the hooks of the fence decide by.
-pub const RULES: Rules = Rules { admit: plan::admit };
+pub const RULES: Rules = Rules { admit: plan::admit, permits: plan::permits };
 
 pgrx::extension_sql_file!(
     "../../sql/fence.sql",

@@ -1,6 +1,6 @@
 //! What the fence refuses.
 
-use crate::model::fence::{Access, Refusal, Standing};
+use crate::model::fence::{Access, Circumstances, Refusal, Standing, Statement};
 
 /// Decides about an access that row security would not filter.
 ///
@@ -17,10 +17,79 @@ pub fn admit(access: &Access) -> Result<(), Refusal> {
     Ok(())
 }
 
+/// Decides about a statement that row security has nothing to say about.
+pub fn permits(statement: &Statement, here: &Circumstances) -> bool {
+    let is_refused = match statement {
+        Statement::Explain { analyzes, .. } => here.guards_explain || (*analyzes && here.guards_analyze),
+        Statement::HeldCursor | Statement::TemporaryTable => here.refuses_leftovers,
+        Statement::Leftover { .. } => here.keeps_clean,
+        Statement::Lock { .. }
+        | Statement::Listen
+        | Statement::Notify
+        | Statement::Trigger { .. }
+        | Statement::Function { .. } => here.is_strict,
+        // Whoever administers tenants does not thereby administer roles.
+        Statement::Unpin => return here.is_superuser,
+    };
+    !(is_refused && here.is_bound)
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use Standing::*;
+
+    const APPLICATION: Circumstances = Circumstances {
+        is_bound: true,
+        is_superuser: false,
+        is_strict: false,
+        guards_explain: false,
+        guards_analyze: false,
+        keeps_clean: false,
+        refuses_leftovers: false,
+    };
+
+    #[test]
+    fn what_costs_a_feature_is_refused_when_strict_and_to_bound_roles_only() {
+        let strict = Circumstances { is_strict: true, ..APPLICATION };
+        for statement in [
+            Statement::Listen,
+            Statement::Notify,
+            Statement::Lock { relation: "t".into() },
+            Statement::Trigger { relation: "t".into() },
+            Statement::Function { name: "lo_get".into() },
+        ] {
+            assert!(permits(&statement, &APPLICATION));
+            assert!(!permits(&statement, &strict));
+            assert!(permits(&statement, &Circumstances { is_bound: false, ..strict }));
+        }
+    }
+
+    #[test]
+    fn explain_is_refused_as_far_as_its_guard_says() {
+        let explain = |analyzes| Statement::Explain { relation: "t".into(), analyzes };
+        let analyze = Circumstances { guards_analyze: true, ..APPLICATION };
+        assert!(permits(&explain(true), &APPLICATION));
+        assert!(permits(&explain(false), &analyze) && !permits(&explain(true), &analyze));
+        assert!(!permits(&explain(false), &Circumstances { guards_explain: true, ..analyze }));
+    }
+
+    #[test]
+    fn leftovers_are_refused_by_either_kind_of_hygiene_and_not_made_under_refuse() {
+        let leftover = Statement::Leftover { what: "cursor".into() };
+        let scrub = Circumstances { keeps_clean: true, ..APPLICATION };
+        assert!(permits(&leftover, &APPLICATION) && !permits(&leftover, &scrub));
+        assert!(permits(&Statement::HeldCursor, &scrub));
+        let refuse = Circumstances { refuses_leftovers: true, ..scrub };
+        assert!(!permits(&Statement::HeldCursor, &refuse) && !permits(&Statement::TemporaryTable, &refuse));
+    }
+
+    #[test]
+    fn only_a_superuser_takes_a_stored_tenant_away() {
+        assert!(!permits(&Statement::Unpin, &APPLICATION));
+        assert!(!permits(&Statement::Unpin, &Circumstances { is_bound: false, ..APPLICATION }));
+        assert!(permits(&Statement::Unpin, &Circumstances { is_superuser: true, ..APPLICATION }));
+    }
 
     const MAINTENANCE: Access = Access {
         checked_as: Superuser,

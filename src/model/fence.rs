@@ -51,3 +51,53 @@ pub enum Gap {
     /// Read through a parent that is not protected.
     Parent,
 }
+
+/// A statement or function that row security has nothing to say about.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Statement {
+    /// EXPLAIN of a query that reads a protected table.
+    Explain {
+        relation: String,
+        analyzes: bool,
+    },
+    /// LOCK TABLE of a protected table that is not the role's own, in a mode that stops others.
+    Lock {
+        relation: String,
+    },
+    Listen,
+    Notify,
+    /// CREATE TRIGGER on a protected table that is not the role's own.
+    Trigger {
+        relation: String,
+    },
+    /// DECLARE ... WITH HOLD.
+    HeldCursor,
+    /// A temporary table that outlives its transaction.
+    TemporaryTable,
+    /// A function of the server that all tenants share something through.
+    Function {
+        name: String,
+    },
+    /// ALTER ROLE or ALTER DATABASE ... RESET of what pins the tenant.
+    Unpin,
+    /// FETCH from a cursor, or use of a temporary table, that an earlier transaction of another tenant left.
+    Leftover {
+        what: String,
+    },
+}
+
+/// What `Statement` is judged by.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Circumstances {
+    /// The current role is neither a superuser, nor an administrator, nor exempt.
+    pub is_bound: bool,
+    pub is_superuser: bool,
+    /// `tenancy.strictness` is strict.
+    pub is_strict: bool,
+    /// `tenancy.explain_guard` stops EXPLAIN, and EXPLAIN ANALYZE.
+    pub guards_explain: bool,
+    pub guards_analyze: bool,
+    /// `tenancy.session_hygiene` is scrub or refuse, and is refuse.
+    pub keeps_clean: bool,
+    pub refuses_leftovers: bool,
+}

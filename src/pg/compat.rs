@@ -235,3 +235,82 @@ pub fn has_row_security(relation: pg_sys::Oid) -> bool {
         answer
     }
 }
+
+/// Whether `role` owns `relation`, itself or by membership.
+pub fn owns(role: pg_sys::Oid, relation: pg_sys::Oid) -> bool {
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    // SAFETY: reads the catalog.
+    unsafe {
+        pg_sys::pg_class_ownercheck(relation, role)
+    }
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    // SAFETY: reads the catalog.
+    unsafe {
+        pg_sys::object_ownercheck(pg_sys::RelationRelationId, relation, role)
+    }
+}
+
+/// InvalidSubTransactionId of c.h, which the bindings lack: made in no subtransaction of the present transaction.
+pub const NO_SUBTRANSACTION: pg_sys::SubTransactionId = 0;
+
+/// Whether `relation` is temporary and was there before this transaction.
+pub fn is_older_temporary_table(relation: pg_sys::Oid) -> bool {
+    // SAFETY: the caller is about to use the relation and holds a lock on it; it is closed again.
+    unsafe {
+        if pg_sys::get_rel_persistence(relation) as u8 != pg_sys::RELPERSISTENCE_TEMP {
+            return false;
+        }
+        let open = pg_sys::RelationIdGetRelation(relation);
+        if open.is_null() {
+            return false;
+        }
+        let is_older = (*open).rd_createSubid == NO_SUBTRANSACTION;
+        pg_sys::RelationClose(open);
+        is_older
+    }
+}
+
+/// Whether the option `name` of a utility statement is switched on.
+///
+/// # Safety
+/// `options` is a list of such options.
+pub unsafe fn has_option(options: *mut pg_sys::List, name: &CStr) -> bool {
+    // SAFETY: the caller vouches for the list.
+    unsafe {
+        let options = pgrx::PgList::<pg_sys::DefElem>::from_pg(options);
+        let last = options.iter_ptr().filter(|option| CStr::from_ptr((**option).defname) == name).last();
+        last.is_some_and(|option| pg_sys::defGetBoolean(option))
+    }
+}
+
+/// Sets back the settings that no library knows and that the session set in earlier transactions.
+pub fn forget_session_placeholders() {
+    let mut count = 0;
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    // SAFETY: guc.c keeps an array of that many records.
+    let records = unsafe {
+        count += pg_sys::GetNumConfigOptions();
+        pg_sys::get_guc_variables()
+    };
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    // SAFETY: guc.c makes an array of that many records.
+    let records = unsafe { pg_sys::get_guc_variables(&mut count) };
+    // SAFETY: setting one back changes no other record; the names belong to the records.
+    unsafe {
+        for record in std::slice::from_raw_parts(records, count as usize).iter().map(|record| &**record) {
+            let is_placeholder = record.flags & pg_sys::GUC_CUSTOM_PLACEHOLDER as i32 != 0;
+            if is_placeholder && record.source == pg_sys::GucSource::PGC_S_SESSION && record.stack.is_null() {
+                pg_sys::set_config_option(
+                    record.name,
+                    std::ptr::null(),
+                    pg_sys::GucContext::PGC_USERSET,
+                    pg_sys::GucSource::PGC_S_SESSION,
+                    pg_sys::GucAction::GUC_ACTION_SET,
+                    true,
+                    0,
+                    false,
+                );
+            }
+        }
+    }
+}

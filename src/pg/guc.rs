@@ -15,7 +15,7 @@ use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
 use std::cell::Cell;
 use std::ffi::{CStr, CString, c_char, c_void};
 
-const CONTEXT: &CStr = c"app.current_tenant_id";
+pub(super) const CONTEXT: &CStr = c"app.current_tenant_id";
 
 /// Parts the text of a value from the transaction that set it, in the string guc.c keeps.
 ///
@@ -236,7 +236,7 @@ pub fn switch(text: &str) {
 
 /// The tenant as the session has it, whether or not it would be accepted; for the log, and for what asks whether the
 /// transaction works for a tenant at all. Reads no catalog.
-pub fn tenant_for_log() -> Option<Key> {
+pub fn apparent_tenant() -> Option<Key> {
     let now = own_stamp();
     let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);
     // SAFETY: see `current`.
@@ -268,7 +268,7 @@ fn is_parallel_worker() -> bool {
     unsafe { pg_sys::InitializingParallelWorker || pg_sys::ParallelWorkerNumber >= 0 }
 }
 
-fn same_tenant(a: &Key, b: &Key) -> bool {
+pub(super) fn same_tenant(a: &Key, b: &Key) -> bool {
     a == b || matches!((cache::find(a), cache::find(b)), (Ok(Some(a)), Ok(Some(b))) if a.id == b.id)
 }
 

@@ -3,7 +3,7 @@
 use super::cache::{self, Tenant};
 use super::context;
 use super::guc::{self, Backend};
-use super::role;
+use super::{hooks, role, settings};
 use crate::error::TenancyError;
 use crate::model::Key;
 use crate::model::context::{Lifetime, Origin};
@@ -34,6 +34,16 @@ pub struct Facts {
     pub bypasses_rls: bool,
     pub session_is_superuser: bool,
     pub loaded_by: LoadedBy,
+    pub fence: Fence,
+}
+
+/// What stops that which row security lets pass.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Fence {
+    /// Nothing: the library is not in shared_preload_libraries.
+    Off,
+    Standard,
+    Strict,
 }
 
 static SHARED_PRELOAD: Backend<bool> = Backend::new(false);
@@ -109,6 +119,11 @@ pub fn facts() -> Facts {
         bypasses_rls,
         session_is_superuser,
         loaded_by: loaded_by(),
+        fence: match (hooks::are_installed(), settings::is_strict()) {
+            (false, _) => Fence::Off,
+            (true, false) => Fence::Standard,
+            (true, true) => Fence::Strict,
+        },
     }
 }
 

@@ -106,10 +106,12 @@ pub fn scan<T>(
 }
 
 /// Catalogs and indexes that the bindings do not name; PostgreSQL never changes their oids (pg_inherits.h, pg_rewrite.h,
-/// pg_depend.h).
+/// pg_depend.h, pg_db_role_setting.h).
 pub const INHERITS: pg_sys::Oid = pg_sys::Oid::from_u32(2611);
 pub const INHERITS_BY_CHILD: pg_sys::Oid = pg_sys::Oid::from_u32(2680);
 pub const RULES: pg_sys::Oid = pg_sys::Oid::from_u32(2618);
 pub const RULES_BY_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2693);
 pub const DEPENDENCIES: pg_sys::Oid = pg_sys::Oid::from_u32(2608);
 pub const DEPENDENCIES_BY_DEPENDENT: pg_sys::Oid = pg_sys::Oid::from_u32(2673);
+pub const DEPENDENCIES_BY_REFERENCE: pg_sys::Oid = pg_sys::Oid::from_u32(2674);
+pub const ROLE_SETTINGS: pg_sys::Oid = pg_sys::Oid::from_u32(2964);

@@ -123,7 +123,7 @@ pub fn note(refusal: &TenancyError) {
 /// refused, which never holds the value of a row.
 pub fn note_as(kind: Violation, what: &str) {
     with_counters(|counters| counters.0[kind.index()].add(now()));
-    let tenant = guc::tenant_for_log().map_or("none".to_owned(), |key| format!("\"{key}\""));
+    let tenant = guc::apparent_tenant().map_or("none".to_owned(), |key| format!("\"{key}\""));
     let (role, client) = (role_name(), client());
     LOGGING.set(true);
     ereport!(

@@ -1,6 +1,6 @@
 //! The executor's permission check: a protected relation is used through its row security, or by a role that is exempt.
 
-use super::RULES;
+use super::{RULES, hygiene, statements};
 use crate::error::TenancyError;
 use crate::model::fence::{Access, Gap, Refusal, Standing};
 use crate::pg::compat::{self, Entry};
@@ -59,6 +59,13 @@ unsafe fn admitted(range_table: *mut pg_sys::List, permissions: *mut pg_sys::Lis
 }
 
 unsafe fn check(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) -> Result<(), TenancyError> {
+    if hygiene::is_watchful() {
+        // SAFETY: the caller vouches for the lists.
+        for entry in unsafe { compat::entries(range_table, permissions) } {
+            hygiene::refuse_foreign_table(entry.relation)?;
+        }
+        hygiene::scrub_if_due()?;
+    }
     // SAFETY: the caller vouches for the lists.
     for entry in unsafe { compat::entries(range_table, permissions) } {
         if entry.relation.to_u32() < pg_sys::FirstNormalObjectId {
@@ -83,6 +90,7 @@ unsafe fn check_table(
     permissions: *mut pg_sys::List,
 ) -> Result<(), TenancyError> {
     if entry.is_checked {
+        statements::judge_explain(entry.relation)?;
         // SAFETY: reads the catalog; with noError it raises nothing.
         let answer = unsafe { pg_sys::check_enable_rls(entry.relation, entry.check_as, true) };
         if answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
@@ -138,7 +146,7 @@ fn admit(entry: &Entry, gap: Gap) -> Result<(), TenancyError> {
         }
         Err(Refusal::SuperuserForTenant) => Err(TenancyError::FencedSuperuser {
             relation: relation(),
-            tenant: guc::tenant_for_log().map_or_else(String::new, |key| key.to_string()),
+            tenant: guc::apparent_tenant().map_or_else(String::new, |key| key.to_string()),
         }),
     }
 }
@@ -153,7 +161,7 @@ fn decide(entry: &Entry) -> Result<Result<(), Refusal>, TenancyError> {
         current: standing(current)?,
         outer: standing(outer)?,
         session: standing(session)?,
-        for_tenant: guc::tenant_for_log().is_some(),
+        for_tenant: guc::apparent_tenant().is_some(),
         fences_superusers: settings::fence_superusers(),
     };
     Ok((rules.admit)(&access))
