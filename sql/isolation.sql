@@ -107,13 +107,135 @@ SELECT jsonb_build_object(
                    'match_type', k.confmatchtype,
                    'is_deferrable', k.condeferrable,
                    'is_deferred', k.condeferred,
-                   'is_validated', k.convalidated
+                   'is_validated', k.convalidated,
+                   'is_temporal', COALESCE((to_jsonb(k) ->> 'conperiod')::boolean, false)    -- new in 18
                ) ORDER BY k.conname)
           FROM pg_constraint k
          WHERE k.conrelid = c.oid AND k.contype = 'f' AND k.conparentid = 0), '[]')
 )
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = target
+$$;
+
+-- What src/isolation/keys.rs holds of a unique key and of the partitions' keys that are parts of it, parents first.
+-- pg_get_indexdef and pg_get_constraintdef begin and end as they must, or the lists are NULL and nothing is done.
+CREATE FUNCTION tenancy_internal.describe_key(target oid, key_name text, tenant_column text) RETURNS SETOF jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE tree(index, depth) AS (
+    SELECT x.indexrelid, 0
+      FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
+     WHERE x.indrelid = target AND i.relname = key_name AND (x.indisunique OR x.indisexclusion)
+    UNION ALL
+    SELECT h.inhrelid, t.depth + 1 FROM tree t JOIN pg_inherits h ON h.inhparent = t.index
+), indexes AS (
+    SELECT x.*, i.relname AS name, i.relispartition AS is_part, m.amname AS method, s.spcname AS tablespace, i.relam,
+           pg_get_expr(x.indpred, x.indrelid) AS predicate,
+           pg_get_indexdef(x.indexrelid) AS definition,
+           format('CREATE %sINDEX %I ON %s%I.%I USING %I (', CASE WHEN x.indisunique THEN 'UNIQUE ' END, i.relname,
+                  CASE WHEN i.relkind = 'I' THEN 'ONLY ' END, n.nspname, c.relname, m.amname) AS beginning,
+           (SELECT ' WITH (' || string_agg(format('%I=%L', split_part(o, '=', 1), substr(o, strpos(o, '=') + 1)), ', ') || ')'
+              FROM unnest(i.reloptions) AS o) AS options,
+           n.nspname AS schema, c.relname AS relation
+      FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid JOIN pg_am m ON m.oid = i.relam
+      JOIN pg_class c ON c.oid = x.indrelid JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN pg_tablespace s ON s.oid = i.reltablespace
+     WHERE x.indrelid IN (SELECT o.indrelid FROM tree t JOIN pg_index o ON o.indexrelid = t.index)
+), bare_indexes AS (
+    SELECT i.*, tenancy_internal.between_texts(i.definition, i.beginning, COALESCE(' WHERE ' || i.predicate, '')) AS list
+      FROM indexes i
+), constraints AS (
+    SELECT k.oid, k.conindid, k.contype, k.condeferrable, k.condeferred, k.conexclop, pg_get_constraintdef(k.oid) AS definition,
+           concat(CASE WHEN i.predicate IS NOT NULL THEN format(' WHERE (%s)', i.predicate) END,
+                  CASE WHEN k.condeferrable THEN ' DEFERRABLE' END,
+                  CASE WHEN k.condeferred THEN ' INITIALLY DEFERRED' END) AS ending,
+           CASE k.contype WHEN 'p' THEN 'PRIMARY KEY' WHEN 'x' THEN format('EXCLUDE USING %I', i.method)
+                ELSE CASE WHEN (to_jsonb(i) ->> 'indnullsnotdistinct')::boolean    -- new in 15
+                          THEN 'UNIQUE NULLS NOT DISTINCT' ELSE 'UNIQUE' END END AS opening
+      FROM pg_constraint k JOIN indexes i ON i.indexrelid = k.conindid AND i.indrelid = k.conrelid
+     WHERE k.contype IN ('p', 'u', 'x')
+)
+SELECT jsonb_build_object(
+    'name', i.name,
+    'relation', i.indrelid::bigint,
+    'table', jsonb_build_object('schema', i.schema, 'name', i.relation),
+    'kind', COALESCE(k.contype, 'i'),
+    'part_of', CASE WHEN t.depth = 0 AND i.is_part THEN (
+        SELECT jsonb_build_object('schema', pn.nspname, 'name', pc.relname)
+          FROM pg_inherits h JOIN pg_index px ON px.indexrelid = h.inhparent JOIN pg_class pc ON pc.oid = px.indrelid
+          JOIN pg_namespace pn ON pn.oid = pc.relnamespace
+         WHERE h.inhrelid = i.indexrelid) END,
+    'equal', COALESCE((
+        SELECT jsonb_agg(a.attname ORDER BY v.position)
+          FROM unnest(i.indkey::int2[]) WITH ORDINALITY AS v(attnum, position)
+          JOIN pg_attribute a ON a.attrelid = i.indrelid AND a.attnum = v.attnum AND v.attnum > 0
+          LEFT JOIN pg_operator o ON o.oid = k.conexclop[v.position]
+         WHERE v.position <= i.indnkeyatts AND COALESCE(o.oprname, '=') = '='), '[]'),
+    'opening', COALESCE(k.opening, format('USING %I', i.method)),
+    'list', CASE WHEN k.oid IS NULL THEN i.list
+                 ELSE tenancy_internal.between_texts(k.definition, k.opening || ' (', k.ending)
+                      || CASE WHEN k.contype = 'x' THEN '' ELSE COALESCE(i.options, '') END END,
+    'index_list', i.list,
+    'tablespace', i.tablespace,
+    'predicate', i.predicate,
+    'is_deferrable', COALESCE(k.condeferrable, false),
+    'is_deferred', COALESCE(k.condeferred, false),
+    'is_replica_identity', i.indisreplident,
+    'is_clustered', i.indisclustered,
+    'comment', obj_description(k.oid, 'pg_constraint'),
+    'index_comment', obj_description(i.indexrelid, 'pg_class'),
+    'access_method', i.method,
+    'has_operator_class', i.method = 'btree' OR EXISTS (
+        SELECT FROM pg_attribute a JOIN pg_opclass c ON c.opcmethod = i.relam AND c.opcdefault
+         WHERE a.attrelid = i.indrelid AND a.attname = tenant_column
+           AND c.opcintype = tenancy_internal.compared_type(a.atttypid)),
+    'takes_columns', pg_indexam_has_property(i.relam, 'can_multi_col'),
+    'dependents', COALESCE((
+        SELECT jsonb_agg(d.what ORDER BY d.what) FROM (
+            SELECT DISTINCT pg_describe_object(d.classid, d.objid, 0) AS what
+              FROM pg_depend d
+              LEFT JOIN pg_constraint f ON d.classid = 'pg_constraint'::regclass AND f.oid = d.objid
+             WHERE d.deptype = 'n' AND f.contype IS DISTINCT FROM 'f'
+               AND (d.refclassid = 'pg_constraint'::regclass AND d.refobjid = k.oid
+                    OR d.refclassid = 'pg_class'::regclass AND d.refobjid = i.indexrelid)
+            UNION    -- a published list of columns must hold the replica identity, or updates fail (PostgreSQL 15)
+            SELECT pg_describe_object('pg_publication'::regclass, r.prpubid, 0) || ' without column ' || a.attname
+              FROM pg_publication_rel r JOIN pg_class c ON c.oid = r.prrelid
+              JOIN pg_attribute a ON a.attrelid = r.prrelid AND a.attname = tenant_column
+             WHERE r.prrelid = i.indrelid AND (i.indisreplident OR i.indisprimary AND c.relreplident = 'd')
+               AND a.attnum::text <> ALL (string_to_array(to_jsonb(r) ->> 'prattrs', ' '))) AS d), '[]'),
+    'spare', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object('name', s.name, 'list', s.list, 'tablespace', s.tablespace,
+                                            'predicate', s.predicate) ORDER BY s.name)
+          FROM bare_indexes s
+         WHERE s.indrelid = i.indrelid AND s.indexrelid <> i.indexrelid AND s.indisunique AND s.indisvalid
+           AND s.indisready AND s.indislive AND s.indimmediate AND NOT s.is_part
+           AND NOT EXISTS (SELECT FROM constraints o WHERE o.conindid = s.indexrelid)), '[]'),
+    'references', COALESCE((
+        SELECT jsonb_agg(jsonb_build_array(f.conrelid::bigint, f.conname) ORDER BY f.conrelid::regclass::text, f.conname)
+          FROM pg_constraint f
+         WHERE f.contype = 'f' AND f.conindid = i.indexrelid AND f.conparentid = 0), '[]')
+)
+  FROM tree t JOIN bare_indexes i ON i.indexrelid = t.index LEFT JOIN constraints k ON k.conindid = i.indexrelid
+ ORDER BY t.depth, i.indrelid::regclass::text
+$$;
+
+-- What is left of a text without its beginning and ending; NULL where it has others.
+CREATE FUNCTION tenancy_internal.between_texts(whole text, beginning text, ending text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT substr(left(whole, length(whole) - length(ending)), length(beginning) + 1)
+     WHERE left(whole, length(beginning)) = beginning AND right(whole, NULLIF(length(ending), 0)) IS NOT DISTINCT FROM NULLIF(ending, '')
+$$;
+
+-- The type by which a column is compared: that under a domain, and text for varchar.
+CREATE FUNCTION tenancy_internal.compared_type(declared oid) RETURNS oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE base(type) AS (
+    SELECT declared
+    UNION ALL
+    SELECT t.typbasetype FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype = 'd'
+)
+SELECT CASE b.type WHEN 'varchar'::regtype THEN 'text'::regtype ELSE b.type END
+  FROM base b JOIN pg_type t ON t.oid = b.type WHERE t.typtype <> 'd'
 $$;
 
 CREATE FUNCTION tenancy_internal.column_names(relation oid, numbers int2[]) RETURNS jsonb
@@ -229,6 +351,9 @@ COMMENT ON COLUMN tenancy.protected_tables.part_of IS 'the protected table whose
 COMMENT ON COLUMN tenancy.protected_tables.is_enforced IS
     'row security is on and forced, and the policies and the TRUNCATE guard are there, unaltered';
 COMMENT ON FUNCTION tenancy_internal.describe_table(oid, oid) IS 'what protection looks at in a relation';
+COMMENT ON FUNCTION tenancy_internal.describe_key(oid, text, text) IS 'what scope_unique looks at in a unique key';
+COMMENT ON FUNCTION tenancy_internal.between_texts(text, text, text) IS 'a text without its beginning and ending; NULL where it has others';
+COMMENT ON FUNCTION tenancy_internal.compared_type(oid) IS 'the type by which a column of a type is compared';
 COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names for attribute numbers';
 COMMENT ON FUNCTION tenancy_internal.tenant_column(oid, name) IS 'the tenant column of a protected table by its present name';
 COMMENT ON FUNCTION tenancy_internal.is_enforced(oid, name, text) IS 'whether all that protects a relation is in place, unaltered';
@@ -245,6 +370,11 @@ COMMENT ON FUNCTION tenancy.plan_protection(regclass, name, text, text, text, te
 COMMENT ON FUNCTION tenancy.unprotect_table(regclass) IS 'puts back what was there before protect_table; columns and data stay';
 COMMENT ON FUNCTION tenancy.protect_schema(name, name, text) IS
     'protects each table of a schema that has the tenant column, and says why the others were left';
+COMMENT ON FUNCTION tenancy.scope_unique(regclass, name) IS
+    'leads a UNIQUE, PRIMARY KEY or EXCLUDE constraint or a unique index by the tenant column, with the foreign keys that refer to it; plan_scope_unique shows the steps';
+COMMENT ON FUNCTION tenancy.plan_scope_unique(regclass, name) IS
+    'the steps scope_unique would take, with their locks and reasons';
+COMMENT ON FUNCTION tenancy.unscope_unique(regclass, name) IS 'puts a key back as it was before scope_unique';
 COMMENT ON FUNCTION tenancy.grant_usage(regrole) IS
     'gives an application role what it needs; refuses a role that could get past row security and says how';
 COMMENT ON FUNCTION tenancy.revoke_usage(regrole) IS 'takes back what tenancy.grant_usage gave';

@@ -124,6 +124,13 @@ pub enum TenancyError {
     PastEnd { role: String },
     NotExempt { role: String },
     SuperuserOnly { function: &'static str },
+    // keys
+    UnknownKey { table: QualifiedName, key: Ident },
+    PartOfKey { key: Ident, table: QualifiedName, parent: QualifiedName },
+    UnfitKey { key: Ident, table: QualifiedName, reason: String, hint: &'static str },
+    KeyInUse { key: Ident, table: QualifiedName, dependent: String },
+    ReferredKey { key: Ident, constraint: Ident, child: QualifiedName, reason: String, hint: String },
+    KeyNotScoped { key: Ident, table: QualifiedName },
     // the seam
     Internal { what: String },
 }
@@ -401,6 +408,34 @@ impl TenancyError {
             E::SuperuserOnly { function } => {
                 Face::new(InsufficientPrivilege, format!("only a superuser may call tenancy.{function}"))
                     .hint("It decides who gets past isolation; ask a superuser.")
+            }
+
+            E::UnknownKey { table, key } => {
+                Face::new(UndefinedObject, format!("table {table} has no unique key {key}"))
+                    .hint("Give the name of a UNIQUE, PRIMARY KEY or EXCLUDE constraint, or of a unique index, as \\d shows it.")
+            }
+            E::PartOfKey { key, table, parent } => {
+                Face::new(WrongObjectType, format!("key {key} of {table} is a part of a key of {parent}"))
+                    .hint(format!("Call with {parent} and the name that the key has there; those of its partitions follow."))
+            }
+            E::UnfitKey { key, table, reason, hint } => {
+                Face::new(FeatureNotSupported, format!("key {key} of {table} cannot be led by the tenant column"))
+                    .detail(reason.clone())
+                    .hint(*hint)
+            }
+            E::KeyInUse { key, table, dependent } => {
+                Face::new(NotInPrerequisiteState, format!("key {key} of {table} cannot be replaced while {dependent} depends on it"))
+                    .hint("Drop that object, or write it so that it does not need this key, and call again; then put it back.")
+            }
+            E::ReferredKey { key, constraint, child, reason, hint } => Face::new(
+                NotInPrerequisiteState,
+                format!("foreign key {constraint} of {child} refers to key {key} without the tenant"),
+            )
+            .detail(reason.clone())
+            .hint(hint.clone()),
+            E::KeyNotScoped { key, table } => {
+                Face::new(UndefinedObject, format!("key {key} of {table} is not as tenancy.scope_unique left it"))
+                    .hint("Only a key that tenancy.scope_unique has led by the tenant column can be put back.")
             }
 
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())

@@ -13,7 +13,7 @@
 //! | A29 A31 A32 A33 A41, D22 D27 | what the last client of a pooled connection left there: held cursors, temporary tables, sequences, LISTEN | DISCARD ALL now, Fence later |
 //! | B03 B04 B07 B08 | superuser and BYPASSRLS pass every policy; `verify_context()` and `grant_usage` say so | Fence |
 //! | B14 B19 B24 B29 B30 B31 | materialized views, planted triggers, large objects, decoding, publications | Fence |
-//! | C05-C09 C19 C20 C26 | unique keys, sequences and locks that all tenants share | integrity |
+//! | C19 C20 C26 | sequences and locks that all tenants share | integrity |
 //! | D07-D11 D15-D20 D25 D26 | plans, statistics, activity, shared name spaces | Fence, documentation |
 //! | E01 E04 E05 E08 E09 E12 E17-E22 E25-E27 E30 E31 E34, E32 for writes | what an owner or superuser changes afterwards; `is_enforced` and the plan show it | Fence |
 //! | E28 | dump and restore | tests/dump.rs |
@@ -27,6 +27,8 @@ mod context;
 mod drift;
 #[path = "attacks/integrity.rs"]
 mod integrity;
+#[path = "attacks/keys.rs"]
+mod keys;
 #[path = "attacks/pins.rs"]
 mod pins;
 #[path = "attacks/privilege.rs"]
@@ -44,6 +46,7 @@ const STORIES: &[&[&str]] = &[
     context::STORIES,
     drift::STORIES,
     integrity::STORIES,
+    keys::STORIES,
     pins::STORIES,
     privilege::STORIES,
     side_channels::STORIES,

@@ -1,6 +1,8 @@
 //! Isolation: a protected table shows and takes a tenant's own rows only, whoever asks.
-//! SQL: sql/isolation.sql. Decisions: plan.rs, step.rs, undo.rs, model::policy. Statements: store.rs, roles.rs.
+//! SQL: sql/isolation.sql. Decisions: plan.rs, keys.rs, step.rs, undo.rs, model::policy.
+//! Statements: store.rs, keys/store.rs, roles.rs.
 
+mod keys;
 mod plan;
 mod roles;
 mod step;
@@ -18,6 +20,9 @@ pgrx::extension_sql_file!(
         tenancy::plan_protection,
         tenancy::unprotect_table,
         tenancy::protect_schema,
+        tenancy::scope_unique,
+        tenancy::plan_scope_unique,
+        tenancy::unscope_unique,
         tenancy::grant_usage,
         tenancy::revoke_usage,
         tenancy_internal::refuse_truncate,
@@ -28,9 +33,10 @@ pgrx::extension_sql_file!(
 
 #[pgrx::pg_schema]
 mod tenancy {
-    use super::roles;
+    use super::step::Step;
     use super::store::{self, Arguments};
-    use crate::pg::{Oid, given};
+    use super::{keys, roles};
+    use crate::pg::{Oid, given, ident};
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
     /// Isolates `target` by tenant, with its partitions and inheritance children.
@@ -93,10 +99,13 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         let arguments =
             Arguments::given(tenant_column, access, assign_existing_rows_to, foreign_keys, reference, open_policy)?;
         let steps = store::plan_protection(given("target", target)?, &arguments)?;
-        Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
-            let statement = step.statement().map(|sql| sql.to_string());
-            (number, step.action().to_owned(), statement, step.lock().map(str::to_owned), step.reason())
-        })))
+        Ok(TableIterator::new((1..).zip(steps).map(shown)))
+    }
+
+    /// A step as a plan shows it.
+    fn shown((number, step): (i32, Step)) -> (i32, String, Option<String>, Option<String>, String) {
+        let statement = step.statement().map(|sql| sql.to_string());
+        (number, step.action().to_owned(), statement, step.lock().map(str::to_owned), step.reason())
     }
 
     /// Puts back what was there before `protect_table`; columns and data stay. 42704 when it is not protected.
@@ -125,6 +134,53 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         let schema = given("schema", schema)?.to_string_lossy();
         let outcomes = store::protect_schema(&schema, &arguments)?;
         Ok(TableIterator::new(outcomes.into_iter().map(|o| (o.relation, o.outcome.to_owned(), o.reason))))
+    }
+
+    /// Leads a unique key of `target` by the tenant column, with all that refers to it; does nothing the second time.
+    ///
+    /// Takes ACCESS EXCLUSIVE. 42704 for no such key or a table that is not protected, 42501 without ownership, 0A000
+    /// where the key cannot have the column, 55000 where something depends on it that cannot follow.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.scope_unique(target regclass, constraint_name name) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn scope_unique(target: Option<Oid>, constraint_name: Option<&std::ffi::CStr>) -> Result<(), ErrorReport> {
+        let (target, name) = (given("target", target)?, ident("constraint_name", constraint_name)?);
+        Ok(keys::store::scope(target, &name)?)
+    }
+
+    /// The steps `scope_unique` would take; changes nothing.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.plan_scope_unique(target regclass, constraint_name name)
+RETURNS TABLE (step integer, action text, statement text, lock text, reason text)
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    #[expect(clippy::type_complexity, reason = "the columns of the answer")]
+    fn plan_scope_unique(
+        target: Option<Oid>,
+        constraint_name: Option<&std::ffi::CStr>,
+    ) -> Result<
+        TableIterator<
+            'static,
+            (
+                name!(step, i32),
+                name!(action, String),
+                name!(statement, Option<String>),
+                name!(lock, Option<String>),
+                name!(reason, String),
+            ),
+        >,
+        ErrorReport,
+    > {
+        let (target, name) = (given("target", target)?, ident("constraint_name", constraint_name)?);
+        Ok(TableIterator::new((1..).zip(keys::store::plan_scope(target, &name)?).map(shown)))
+    }
+
+    /// Puts a unique key back as it was before `scope_unique`. 42704 when that did not make it.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.unscope_unique(target regclass, constraint_name name) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn unscope_unique(target: Option<Oid>, constraint_name: Option<&std::ffi::CStr>) -> Result<(), ErrorReport> {
+        let (target, name) = (given("target", target)?, ident("constraint_name", constraint_name)?);
+        Ok(keys::store::unscope(target, &name)?)
     }
 
     /// Gives an application role what it needs. 42501 for a role that could get past row security, saying how.

@@ -253,12 +253,12 @@ fn tenant_column(
 }
 
 /// One end of a foreign key.
-struct End<'a> {
-    table: &'a Table,
-    column: &'a Ident,
-    key: KeyKind,
-    access: Access,
-    is_family: bool,
+pub struct End<'a> {
+    pub table: &'a Table,
+    pub column: &'a Ident,
+    pub key: KeyKind,
+    pub access: Access,
+    pub is_family: bool,
 }
 
 /// Plans composite foreign keys; gives the tables that get a unique index led by the tenant column for them.
@@ -288,18 +288,13 @@ fn scope_keys(
             if !(child.is_family || parent.is_family) || step::is_scoped(key, child.column, parent.column) {
                 continue;
             }
-            if let Some(reason) = keeps_key(child, parent, key, request) {
+            let open = if request.composite_keys { keeps_key(child, parent, key) } else { Some(OPEN.to_owned()) };
+            if let Some(reason) = open {
                 let text = format!("foreign key {} stays as it is: {reason}", key.name);
                 steps.push(Step::Note { table: child.table.name.clone(), text });
                 continue;
             }
-            let link = Link {
-                child: child.table.name.clone(),
-                child_column: child.column.clone(),
-                parent: parent.table.name.clone(),
-                parent_column: parent.column.clone(),
-                key: key.clone(),
-            };
+            let link = link(child, parent, key, request.server_version, steps);
             let target: Vec<&Ident> = std::iter::once(parent.column).chain(&key.parent_columns).collect();
             let planned = Step::AddIndex {
                 table: parent.table.name.clone(),
@@ -326,13 +321,34 @@ fn superseded_index(parent: &End<'_>, own: &[(u32, Ident)]) -> Option<Step> {
     Some(Step::DropIndex { schema: parent.table.name.schema.clone(), index: index.name.clone() })
 }
 
-/// Why a foreign key cannot or shall not get the tenant column, and what that leaves open.
-fn keeps_key(child: &End<'_>, parent: &End<'_>, key: &ForeignKey, request: &Request) -> Option<String> {
-    const OPEN: &str = "a row can refer to another tenant's row, and its actions can reach across tenants";
-    let sets_columns = |action: char| matches!(action, 'n' | 'd');
-    let reason = if !request.composite_keys {
-        OPEN.to_owned()
-    } else if parent.access == Access::Shared {
+/// The foreign key that is to get the tenant column, and a note where it cannot act as before.
+///
+/// Before PostgreSQL 15 no action can name its columns, and would reach the tenant's: then it refuses instead.
+pub fn link(child: &End<'_>, parent: &End<'_>, key: &ForeignKey, server_version: i32, steps: &mut Vec<Step>) -> Link {
+    let mut key = key.clone();
+    if step::sets_columns(key.on_delete) && server_version < 150_000 {
+        let text = format!(
+            "foreign key {} gets ON DELETE NO ACTION: before PostgreSQL 15, {} would reach the tenant column",
+            key.name,
+            step::action(key.on_delete)
+        );
+        steps.push(Step::Note { table: child.table.name.clone(), text });
+        key.on_delete = step::NO_ACTION;
+    }
+    Link {
+        child: child.table.name.clone(),
+        child_column: child.column.clone(),
+        parent: parent.table.name.clone(),
+        parent_column: parent.column.clone(),
+        key,
+    }
+}
+
+const OPEN: &str = "a row can refer to another tenant's row, and its actions can reach across tenants";
+
+/// Why a foreign key cannot get the tenant column, and what that leaves open.
+pub fn keeps_key(child: &End<'_>, parent: &End<'_>, key: &ForeignKey) -> Option<String> {
+    let reason = if parent.access == Access::Shared {
         format!("rows of {} without a tenant are referred to as well; {OPEN}", parent.table.name)
     } else if child.access == Access::Shared {
         format!("rows of {} without a tenant would not be checked; {OPEN}", child.table.name)
@@ -342,10 +358,10 @@ fn keeps_key(child: &End<'_>, parent: &End<'_>, key: &ForeignKey, request: &Requ
         format!("it uses the tenant column for something else; {OPEN}")
     } else if key.match_type == 'f' && key.columns.len() > 1 {
         format!("MATCH FULL over several columns has no composite form; {OPEN}")
-    } else if sets_columns(key.on_update) {
+    } else if key.is_temporal {
+        format!("a key over a PERIOD is not rewritten; {OPEN}")
+    } else if step::sets_columns(key.on_update) {
         format!("ON UPDATE SET NULL and SET DEFAULT would reach the tenant column; {OPEN}")
-    } else if sets_columns(key.on_delete) && request.server_version < 150_000 {
-        format!("before PostgreSQL 15, ON DELETE SET NULL and SET DEFAULT would reach the tenant column; {OPEN}")
     } else {
         return None;
     };
@@ -472,6 +488,7 @@ pub mod tests {
             is_deferrable: false,
             is_deferred: false,
             is_validated: true,
+            is_temporal: false,
         }
     }
 
@@ -635,13 +652,23 @@ pub mod tests {
         };
         let open = "can refer to another tenant's row";
         assert!(notes(&linked(), &Request { composite_keys: false, ..request() })[0].contains(open));
-        assert!(notes(&linked(), &Request { server_version: 140_000, ..request() })[0].contains("PostgreSQL 15"));
+        let mut temporal = linked();
+        temporal.family[0].foreign_keys[0].is_temporal = true;
+        assert!(notes(&temporal, &request())[0].contains("PERIOD"));
         let mut shared = linked();
         shared.neighbours[0].access = Access::Shared;
         assert!(notes(&shared, &request())[0].contains("without a tenant"));
         let mut other = linked();
         other.neighbours[0].family[0].columns[1] = column("tenant_id", "int8", true);
         assert!(notes(&other, &request())[0].contains("different keys"));
+    }
+
+    #[test]
+    fn before_15_a_deletion_is_refused_rather_than_reach_the_tenant_column() {
+        let steps = protect(&linked(), &Request { server_version: 140_000, ..request() }).unwrap();
+        assert!(steps.iter().any(|step| step.reason().contains("ON DELETE NO ACTION")));
+        let statements = statements(&steps);
+        assert!(statements.iter().any(|sql| sql.ends_with("REFERENCES public.projects (tenant_id, id)")));
     }
 
     #[test]

@@ -1,10 +1,11 @@
 //! The single steps of protection, as data and as statements.
 
+use super::keys::KeyStep;
 use crate::model::policy::{self, Spec};
 use crate::model::table::{ForeignKey, Table};
 use crate::model::{Deparsed, Ident, KeyKind, QualifiedName, Sql};
 
-const NO_ACTION: char = 'a';
+pub const NO_ACTION: char = 'a';
 pub const GUARD: &str = "tenancy_truncate_guard";
 
 /// One thing to do.
@@ -71,6 +72,8 @@ pub enum Step {
     ForceRowSecurity {
         table: QualifiedName,
     },
+    /// Of `scope_unique`.
+    Key(KeyStep),
     /// Nothing to do, but something to know.
     Note {
         table: QualifiedName,
@@ -162,33 +165,45 @@ impl Link {
         sql.then(" WHERE child.").ident(&self.child_column).then(" IS DISTINCT FROM parent.").ident(&self.parent_column)
     }
 
-    fn scope(&self) -> Sql {
+    /// The clause that adds the key led by the tenant columns.
+    pub fn scoped(&self) -> Sql {
         let columns = with_first(&self.child_column, &self.key.columns);
         let parent_columns = with_first(&self.parent_column, &self.key.parent_columns);
-        let sets = matches!(self.key.on_delete, 'n' | 'd');
         let set_columns = match &self.key.on_delete_columns[..] {
-            _ if !sets => &[][..],
+            _ if !sets_columns(self.key.on_delete) => &[][..],
             [] => &self.key.columns,
             named => named,
         };
-        self.replace(&columns, &parent_columns, set_columns, false)
+        self.add(&columns, &parent_columns, set_columns, false)
     }
 
-    fn unscope(&self, match_full: bool) -> Sql {
+    /// The clause that adds it without them.
+    pub fn unscoped(&self, match_full: bool) -> Sql {
         let columns: Vec<Ident> = without(&self.key.columns, &self.child_column);
         let parent_columns: Vec<Ident> = without(&self.key.parent_columns, &self.parent_column);
         let named = &self.key.on_delete_columns;
         let set_columns = if named.len() == columns.len() { &[][..] } else { named };
-        self.replace(&columns, &parent_columns, set_columns, match_full)
+        self.add(&columns, &parent_columns, set_columns, match_full)
     }
 
-    fn replace(&self, columns: &[Ident], parent_columns: &[Ident], set_columns: &[Ident], match_full: bool) -> Sql {
+    /// The clause that adds it as it is.
+    pub fn unchanged(&self) -> Sql {
         let key = &self.key;
-        let mut sql = Sql::text("ALTER TABLE ")
+        self.add(&key.columns, &key.parent_columns, &key.on_delete_columns, key.match_type == 'f')
+    }
+
+    fn replace(&self, clause: &Sql) -> Sql {
+        Sql::text("ALTER TABLE ")
             .name(&self.child)
             .then(" DROP CONSTRAINT ")
-            .ident(&key.name)
-            .then(", ADD CONSTRAINT ")
+            .ident(&self.key.name)
+            .then(", ")
+            .sql(clause)
+    }
+
+    fn add(&self, columns: &[Ident], parent_columns: &[Ident], set_columns: &[Ident], match_full: bool) -> Sql {
+        let key = &self.key;
+        let mut sql = Sql::text("ADD CONSTRAINT ")
             .ident(&key.name)
             .then(" FOREIGN KEY (")
             .idents(columns)
@@ -216,6 +231,11 @@ impl Link {
     }
 }
 
+/// Whether a foreign key's action writes to the referring columns.
+pub fn sets_columns(action: char) -> bool {
+    matches!(action, 'n' | 'd')
+}
+
 fn with_first(first: &Ident, rest: &[Ident]) -> Vec<Ident> {
     std::iter::once(first).chain(rest).cloned().collect()
 }
@@ -224,7 +244,8 @@ fn without(columns: &[Ident], column: &Ident) -> Vec<Ident> {
     columns.iter().filter(|name| *name != column).cloned().collect()
 }
 
-fn action(code: char) -> &'static str {
+/// A foreign key's action as SQL.
+pub fn action(code: char) -> &'static str {
     match code {
         'r' => "RESTRICT",
         'c' => "CASCADE",
@@ -242,9 +263,10 @@ impl Step {
             | Step::CheckTenantKnown { table: read, .. }
             | Step::AssignRows { table: read, .. }
             | Step::AddReference { table: read, .. } => read == table,
-            Step::CheckLink(link) | Step::ScopeForeignKey(link) | Step::UnscopeForeignKey { link, .. } => {
-                link.child == *table || link.parent == *table
-            }
+            Step::Key(KeyStep::Attach { link, .. })
+            | Step::CheckLink(link)
+            | Step::ScopeForeignKey(link)
+            | Step::UnscopeForeignKey { link, .. } => link.child == *table || link.parent == *table,
             _ => false,
         }
     }
@@ -296,7 +318,8 @@ impl Step {
                     .then(")")
             }
             S::CheckLink(link) => link.crossing_rows(),
-            S::ScopeForeignKey(link) => link.scope(),
+            S::ScopeForeignKey(link) => link.replace(&link.scoped()),
+            S::Key(step) => step.statement(),
             S::AddReference { table, column, key } => alter(table)
                 .then(" ADD CONSTRAINT ")
                 .ident(&policy::reference_name())
@@ -314,7 +337,7 @@ impl Step {
             S::EnableRowSecurity { table } => alter(table).then(" ENABLE ROW LEVEL SECURITY"),
             S::ForceRowSecurity { table } => alter(table).then(" FORCE ROW LEVEL SECURITY"),
             S::Note { .. } => return None,
-            S::UnscopeForeignKey { link, match_full } => link.unscope(*match_full),
+            S::UnscopeForeignKey { link, match_full } => link.replace(&link.unscoped(*match_full)),
             S::DropConstraint { table, constraint } => alter(table).then(" DROP CONSTRAINT ").ident(constraint),
             S::RestoreDefault { table, column, default } => match default {
                 Some(default) => column_of(table, column).then(" SET DEFAULT ").deparsed(default),
@@ -349,6 +372,7 @@ impl Step {
             S::AddGuard { .. } => "add trigger",
             S::EnableRowSecurity { .. } | S::ForceRowSecurity { .. } => "enable row security",
             S::DisableRowSecurity { .. } | S::UnforceRowSecurity { .. } => "disable row security",
+            S::Key(step) => step.action(),
             S::Note { .. } => "note",
         }
     }
@@ -358,6 +382,7 @@ impl Step {
         use Step as S;
         match self {
             S::Note { .. } => None,
+            S::Key(step) => Some(step.lock()),
             S::CheckTenantPresent { .. } | S::CheckTenantKnown { .. } | S::CheckLink(_) => Some("ACCESS SHARE"),
             S::AssignRows { .. } => Some("ROW EXCLUSIVE"),
             S::AddIndex { .. } | S::RestoreIndex { .. } => Some("SHARE"),
@@ -394,6 +419,7 @@ impl Step {
             S::EnableRowSecurity { .. } => "policies apply".into(),
             S::ForceRowSecurity { .. } => "policies bind the owner too".into(),
             S::DropIndex { .. } => "nothing needs it any more".into(),
+            S::Key(step) => step.reason().into(),
             S::Note { text, .. } => text.clone(),
             S::UnforceRowSecurity { .. } => "lets the owner check all rows; forced again at the end".into(),
             S::UnscopeForeignKey { .. }

@@ -1,5 +1,6 @@
 //! Reads what the plan is made from, and carries steps out.
 
+use super::keys;
 use super::plan::{self, Facts, Neighbour, Reference, Request, TenantKeys};
 use super::step::{self, Step};
 use super::undo::{self, Remembered, Undo};
@@ -44,12 +45,12 @@ impl<'a> Arguments<'a> {
 }
 
 /// A protected relation as it is recorded.
-struct Entry {
-    root: Oid,
-    column: Option<Ident>,
-    access: Access,
-    reference: Reference,
-    undo: Undo,
+pub struct Entry {
+    pub root: Oid,
+    pub column: Option<Ident>,
+    pub access: Access,
+    pub reference: Reference,
+    pub undo: Undo,
 }
 
 /// Protects `target` with its partitions and children.
@@ -197,7 +198,8 @@ fn has_rows(root: &Table, request: &Request, view: spi::Snapshot) -> Result<bool
     Ok(spi::read_in(view, &sql, &[], |row| row.must::<bool>(1))?.first().copied().unwrap_or(false))
 }
 
-fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
+/// A relation with its partitions and inheritance children, parents first.
+pub fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
     describe(
         &Sql::text(
             "SELECT tenancy_internal.describe_table(f.relation, $2)::text
@@ -216,12 +218,14 @@ fn describe(sql: &Sql, target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, T
     })
 }
 
-fn describe_one(relation: Oid, view: spi::Snapshot) -> Result<Option<Table>, TenancyError> {
+/// A relation, None when there is none.
+pub fn describe_one(relation: Oid, view: spi::Snapshot) -> Result<Option<Table>, TenancyError> {
     let sql = Sql::text("SELECT tenancy_internal.describe_table($1, $2)::text");
     Ok(describe(&sql, relation, view)?.pop())
 }
 
-fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, TenancyError> {
+/// What the catalog described as JSON.
+pub fn parsed<T: serde::de::DeserializeOwned>(text: &str) -> Result<T, TenancyError> {
     serde_json::from_str(text)
         .map_err(|error| TenancyError::Internal { what: format!("a description in the catalog is malformed: {error}") })
 }
@@ -274,7 +278,7 @@ pub fn is_enforced(relation: Oid, column: Option<&CStr>, access: &str) -> Result
 }
 
 /// All that is recorded.
-fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
+pub fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
     let rows = spi::as_extension_owner(|| {
         spi::read_in(
             view,
@@ -306,7 +310,8 @@ fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
         .collect()
 }
 
-fn lock(target: Oid) -> Result<(), TenancyError> {
+/// Takes the lock under which protection is changed.
+pub fn lock(target: Oid) -> Result<(), TenancyError> {
     let root = spi::undisturbed(|| family(target, spi::Snapshot::Latest))?;
     match root.first() {
         Some(root) => spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN ACCESS EXCLUSIVE MODE"), &[]),
@@ -314,7 +319,8 @@ fn lock(target: Oid) -> Result<(), TenancyError> {
     }
 }
 
-fn execute(step: &Step) -> Result<(), TenancyError> {
+/// Carries a step out.
+pub fn execute(step: &Step) -> Result<(), TenancyError> {
     match step {
         // It fires the user's triggers, which must find what their own search_path holds.
         Step::AssignRows { .. } => spi::with_all_rows(|| spi::own_work(|| carry_out(step))),
@@ -436,7 +442,8 @@ fn json(undo: &Undo) -> Result<String, TenancyError> {
     serde_json::to_string(undo).map_err(|error| TenancyError::Internal { what: error.to_string() })
 }
 
-fn store_undo(relation: Oid, undo: &Undo) -> Result<(), TenancyError> {
+/// Records what is to be put back.
+pub fn store_undo(relation: Oid, undo: &Undo) -> Result<(), TenancyError> {
     let undo = json(undo)?;
     spi::as_extension_owner(|| {
         spi::run(
@@ -462,6 +469,7 @@ pub fn unprotect(target: Oid) -> Result<(), TenancyError> {
         plan::refuse_stranger(root, &role::current_role())?;
         // Before the look at the record: another session may be protecting the table right now.
         lock(target)?;
+        unscope_keys(target)?;
         let entries = entries(spi::Snapshot::Latest)?;
         if entries.get(&target).is_none_or(|entry| entry.root != target) {
             return not_protected();
@@ -489,6 +497,17 @@ pub fn unprotect(target: Oid) -> Result<(), TenancyError> {
         }
         forget(target, &members)
     })
+}
+
+/// Unique keys and the foreign keys that refer to them go back together, before what does not depend on them.
+fn unscope_keys(target: Oid) -> Result<(), TenancyError> {
+    let entries = entries(spi::Snapshot::Latest)?;
+    for table in family(target, spi::Snapshot::Latest)? {
+        let oid = Oid::from(table.oid);
+        let names = entries.get(&oid).map_or(&[][..], |entry| &entry.undo.unique_keys);
+        keys::store::unscope_all(oid, names)?;
+    }
+    Ok(())
 }
 
 /// Takes a family off the record. A partition that was detached meanwhile stays protected, as a table of its own.

@@ -1,5 +1,6 @@
 //! What protection changed in a table, and the steps back.
 
+use super::keys::{Form, KeyStep};
 use super::step::{GUARD, Link, Step, is_scoped};
 use crate::model::policy;
 use crate::model::table::{Column, ForeignKey, Table};
@@ -19,6 +20,9 @@ pub struct Undo {
     #[serde(default)]
     pub attached: Vec<Ident>,
     pub foreign_keys: Vec<ScopedKey>,
+    /// Keys that `scope_unique` led by the tenant column.
+    #[serde(default)]
+    pub unique_keys: Vec<Ident>,
     pub reference_key: Option<Ident>,
 }
 
@@ -32,6 +36,12 @@ pub struct DefaultBefore {
 pub struct ScopedKey {
     pub name: Ident,
     pub was_match_full: bool,
+    /// Its action before, where this server has no composite form of it.
+    #[serde(default)]
+    pub was_on_delete: Option<char>,
+    /// `scope_unique` did it, and `unscope_unique` puts it back.
+    #[serde(default)]
+    pub with_unique_key: bool,
 }
 
 /// What to remember of a change from `before` to `now`, on top of what an earlier call remembered.
@@ -56,10 +66,42 @@ pub fn remember(before: &Table, now: &Table, column: &Ident, earlier: Option<Und
     for key in &now.foreign_keys {
         match before.foreign_keys.iter().find(|old| old.name == key.name) {
             Some(old) if old.columns != key.columns => {
-                undo.foreign_keys.push(ScopedKey { name: key.name.clone(), was_match_full: old.match_type == 'f' });
+                undo.foreign_keys.push(ScopedKey {
+                    name: key.name.clone(),
+                    was_match_full: old.match_type == 'f',
+                    was_on_delete: (old.on_delete != key.on_delete).then_some(old.on_delete),
+                    with_unique_key: false,
+                });
             }
             None if key.name == policy::reference_name() => undo.reference_key = Some(key.name.clone()),
             _ => {}
+        }
+    }
+    undo
+}
+
+/// What to remember once the steps of a unique key have given foreign keys the tenant column, or taken it from them.
+pub fn with_foreign_keys(now: &Table, earlier: &Undo, steps: &[Step]) -> Undo {
+    let mut undo = earlier.clone();
+    let before = steps.iter().filter_map(|step| match step {
+        Step::Key(KeyStep::Detach(link)) => Some(link),
+        _ => None,
+    });
+    let after = steps.iter().filter_map(|step| match step {
+        Step::Key(KeyStep::Attach { link, form }) => Some((link, form)),
+        _ => None,
+    });
+    for (was, (link, form)) in before.zip(after).filter(|(was, _)| was.child == now.name) {
+        let name = &link.key.name;
+        match form {
+            Form::Scoped => undo.foreign_keys.push(ScopedKey {
+                name: name.clone(),
+                was_match_full: was.key.match_type == 'f',
+                was_on_delete: (was.key.on_delete != link.key.on_delete).then_some(was.key.on_delete),
+                with_unique_key: true,
+            }),
+            Form::Unscoped { .. } => undo.foreign_keys.retain(|scoped| scoped.name != *name),
+            Form::Unchanged => {}
         }
     }
     undo
@@ -82,12 +124,13 @@ pub fn unprotect(relations: &[Remembered<'_>]) -> Vec<Step> {
             let Some(parent) = relations.iter().find(|parent| parent.table.oid == key.parent) else { continue };
             let (Some(child_column), Some(parent_column)) = (child.column, parent.column) else { continue };
             if (child.is_family || parent.is_family) && is_scoped(key, child_column, parent_column) {
+                let on_delete = scoped.was_on_delete.unwrap_or(key.on_delete);
                 let link = Link {
                     child: child.table.name.clone(),
                     child_column: child_column.clone(),
                     parent: parent.table.name.clone(),
                     parent_column: parent_column.clone(),
-                    key: key.clone(),
+                    key: ForeignKey { on_delete, ..key.clone() },
                 };
                 steps.push(Step::UnscopeForeignKey { link, match_full: scoped.was_match_full });
             }

@@ -21,6 +21,11 @@ impl Deparsed {
     pub fn as_str(&self) -> &str {
         &self.0
     }
+
+    /// What follows the first `bytes` of it.
+    pub fn skip(&self, bytes: usize) -> Self {
+        Self(self.0.get(bytes..).unwrap_or_default().to_owned())
+    }
 }
 
 /// A statement or a part of one.

@@ -113,6 +113,8 @@ pub struct ForeignKey {
     pub is_deferrable: bool,
     pub is_deferred: bool,
     pub is_validated: bool,
+    /// Its last column is a PERIOD (PostgreSQL 18).
+    pub is_temporal: bool,
 }
 
 impl Table {

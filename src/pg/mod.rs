@@ -30,6 +30,11 @@ pub fn given<T>(argument: &'static str, value: Option<T>) -> Result<T, TenancyEr
     value.ok_or(TenancyError::MissingArgument { argument })
 }
 
+/// The name that an argument of type `name` gives.
+pub fn ident(argument: &'static str, value: Option<&std::ffi::CStr>) -> Result<Ident, TenancyError> {
+    Ident::new(&given(argument, value)?.to_string_lossy())
+}
+
 /// The key that a tenant argument names.
 pub fn tenant_key(tenant: Option<&str>) -> Result<Key, TenancyError> {
     given("tenant", tenant)?.parse()
