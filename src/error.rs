@@ -372,11 +372,18 @@ impl TenancyError {
                         "Make it SECURITY INVOKER, or give it to a role that row security binds.",
                     ),
                     Gap::Parent => (
-                        "It is read through a parent that is not protected.",
-                        "Name the table itself, or protect the parent with tenancy.protect_table(...).",
+                        "It is not protected itself, and would show the rows of protected partitions or children.",
+                        "Name those, or have the owner protect the parent with tenancy.protect_table(...).",
+                    ),
+                    Gap::Cascade => (
+                        "It runs inside of a foreign key's own action, for which PostgreSQL lifts row security from the owner.",
+                        "Do this in an AFTER trigger.",
                     ),
                 };
-                let message = format!("role \"{role}\" must not use protected table {relation} past its row security");
+                let message = match gap {
+                    Gap::Parent => format!("role \"{role}\" must not use the children of {relation} past their row security"),
+                    _ => format!("role \"{role}\" must not use protected table {relation} past its row security"),
+                };
                 Face::new(InsufficientPrivilege, message).detail(detail).hint(hint)
             }
             E::FencedSuperuser { relation, tenant } => Face::new(

@@ -50,6 +50,8 @@ pub enum Gap {
     Function,
     /// Read through a parent that is not protected.
     Parent,
+    /// Nested in a foreign key's own query, for which PostgreSQL lifts FORCE.
+    Cascade,
 }
 
 /// A statement or function that row security has nothing to say about.

@@ -180,6 +180,8 @@ pub struct Entry {
     pub relation: pg_sys::Oid,
     /// Rights are checked for it; not for a partition or child that comes with its parent.
     pub is_checked: bool,
+    /// Its partitions and children come with it.
+    pub with_children: bool,
     /// The role whose rights count, zero for the current one.
     pub check_as: pg_sys::Oid,
 }
@@ -199,40 +201,65 @@ impl Entry {
 pub unsafe fn entries(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) -> impl Iterator<Item = Entry> {
     // SAFETY: the caller vouches for the lists; an index is below the length.
     let length = unsafe { range_table.as_ref() }.map_or(0, |list| list.length);
-    (0..length).filter_map(move |index| unsafe {
-        let entry = pg_sys::list_nth(range_table, index).cast::<pg_sys::RangeTblEntry>();
+    (0..length).filter_map(move |index| unsafe { entry(pg_sys::list_nth(range_table, index).cast(), permissions) })
+}
+
+/// A range table entry as the executor checks it, None where it names no relation.
+///
+/// # Safety
+/// As for `entries`.
+pub unsafe fn entry(entry: *const pg_sys::RangeTblEntry, permissions: *mut pg_sys::List) -> Option<Entry> {
+    // SAFETY: the caller vouches for the entry and the list.
+    unsafe {
         if (*entry).relid == pg_sys::InvalidOid {
             return None;
         }
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
-        let found = {
+        let (is_checked, check_as) = {
             debug_assert!(permissions.is_null());
-            ((*entry).rtekind == pg_sys::RTEKind::RTE_RELATION)
-                .then(|| ((*entry).requiredPerms != 0, (*entry).checkAsUser))
+            if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
+                return None;
+            }
+            ((*entry).requiredPerms != 0, (*entry).checkAsUser)
         };
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-        let found = match (*entry).perminfoindex {
-            0 => Some((false, pg_sys::InvalidOid)),
+        let (is_checked, check_as) = match (*entry).perminfoindex {
+            0 => (false, pg_sys::InvalidOid),
             index => {
                 let info = pg_sys::list_nth(permissions, index as i32 - 1).cast::<pg_sys::RTEPermissionInfo>();
-                Some(((*info).requiredPerms != 0, (*info).checkAsUser))
+                ((*info).requiredPerms != 0, (*info).checkAsUser)
             }
         };
-        found.map(|(is_checked, check_as)| Entry { relation: (*entry).relid, is_checked, check_as })
-    })
+        Some(Entry { relation: (*entry).relid, is_checked, with_children: (*entry).inh, check_as })
+    }
 }
 
-/// Whether row security is switched on for a relation.
-pub fn has_row_security(relation: pg_sys::Oid) -> bool {
-    // SAFETY: a syscache lookup; the tuple is released after its flag was read.
+/// The range table entry of a relation that is being planned.
+///
+/// # Safety
+/// `root` and `relation` are of the planner, which passes them to its hooks.
+pub unsafe fn planned_entry(root: *const pg_sys::PlannerInfo, relation: *const pg_sys::RelOptInfo) -> Option<Entry> {
+    // SAFETY: the caller vouches for both; the array has an entry for each relation.
+    unsafe {
+        #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+        let permissions = std::ptr::null_mut();
+        #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+        let permissions = (*(*root).parse).rteperminfos;
+        entry(*(*root).simple_rte_array.add((*relation).relid as usize), permissions)
+    }
+}
+
+/// The fixed part of a relation's row in pg_class, None for one that is gone.
+pub fn class_row(relation: pg_sys::Oid) -> Option<pg_sys::FormData_pg_class> {
+    // SAFETY: a syscache lookup; the tuple is released after its fixed part was copied.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::RELOID as i32, pg_sys::Datum::from(relation));
         if tuple.is_null() {
-            return false;
+            return None;
         }
-        let answer = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>()).relrowsecurity;
+        let row = *pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_class>();
         pg_sys::ReleaseSysCache(tuple);
-        answer
+        Some(row)
     }
 }
 

@@ -17,6 +17,8 @@ use std::rc::Rc;
 /// What a relation is to isolation.
 pub enum Protected {
     Table(Table),
+    /// A table that is not protected and shows the rows of protected partitions or children.
+    OpenParent,
     /// A materialized view with rows of protected tables.
     MaterializedView,
 }
@@ -24,8 +26,6 @@ pub enum Protected {
 /// A protected table, or a partition or child of one, whether or not that is on record itself.
 pub struct Table {
     pub relation: pg_sys::Oid,
-    /// The table that was protected: itself, or the parent of a partition or child.
-    pub root: pg_sys::Oid,
     pub access: Access,
     pub column: Option<Ident>,
     pub key: Option<KeyKind>,
@@ -128,9 +128,11 @@ pub fn find(relation: pg_sys::Oid) -> Result<Option<Rc<Protected>>, TenancyError
 fn look_up(relation: pg_sys::Oid) -> Result<Option<Protected>, TenancyError> {
     let Some(record) = record() else { return Ok(None) };
     // SAFETY: a syscache lookup; a relation that is gone has kind 0.
-    let kind = unsafe { pg_sys::get_rel_relkind(relation) } as u8;
-    match kind {
-        b'r' | b'p' => Ok(table_on_record(record, relation, relation)?.map(Protected::Table)),
+    match unsafe { pg_sys::get_rel_relkind(relation) } as u8 {
+        b'r' | b'p' => match table_on_record(record, relation, relation)? {
+            Some(table) => Ok(Some(Protected::Table(table))),
+            None => Ok(has_protected_children(record, relation)?.then_some(Protected::OpenParent)),
+        },
         b'm' => Ok(reads_protected_table(relation)?.then_some(Protected::MaterializedView)),
         _ => Ok(None),
     }
@@ -155,8 +157,7 @@ fn table_on_record(record: Record, relation: pg_sys::Oid, sought: pg_sys::Oid) -
         let access = row.get::<String>(c"access").as_deref().and_then(Access::from_name).ok_or_else(malformed)?;
         let column = row.get::<&CStr>(c"tenant_column").map(|name| Ident::new(&name.to_string_lossy())).transpose()?;
         let key = row.get::<String>(c"tenant_key").as_deref().and_then(KeyKind::from_column);
-        let root = row.get::<pg_sys::Oid>(c"root").ok_or_else(malformed)?;
-        Ok(Table { relation, root, access, column, key, policies: OnceCell::new() })
+        Ok(Table { relation, access, column, key, policies: OnceCell::new() })
     })?;
     if let Some(table) = rows.into_iter().next() {
         return Ok(Some(table));
@@ -169,8 +170,25 @@ fn table_on_record(record: Record, relation: pg_sys::Oid, sought: pg_sys::Oid) -
     Ok(None)
 }
 
+/// Whether a partition or child of `relation`, at whatever depth, is on record.
+fn has_protected_children(record: Record, relation: pg_sys::Oid) -> Result<bool, TenancyError> {
+    if !compat::class_row(relation).is_some_and(|row| row.relhassubclass) {
+        return Ok(false);
+    }
+    let key = Equals::oid(c"inhparent", relation);
+    for child in table::scan(table::INHERITS, table::INHERITS_BY_PARENT, &[key], |row| Ok(row.get(c"inhrelid")))? {
+        let child: pg_sys::Oid = child.unwrap_or(pg_sys::InvalidOid);
+        let key = Equals::oid(c"relation", child);
+        let is_on_record = !table::scan(record.table, record.index, &[key], |_| Ok(()))?.is_empty();
+        if is_on_record || has_protected_children(record, child)? {
+            return Ok(true);
+        }
+    }
+    Ok(false)
+}
+
 /// The tables that `relation` is a partition or child of.
-pub fn parents(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, TenancyError> {
+fn parents(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, TenancyError> {
     table::scan(table::INHERITS, table::INHERITS_BY_CHILD, &[Equals::oid(c"inhrelid", relation)], |row| {
         Ok(row.get(c"inhparent").unwrap_or(pg_sys::InvalidOid))
     })

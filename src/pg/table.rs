@@ -109,6 +109,7 @@ pub fn scan<T>(
 /// pg_depend.h, pg_db_role_setting.h).
 pub const INHERITS: pg_sys::Oid = pg_sys::Oid::from_u32(2611);
 pub const INHERITS_BY_CHILD: pg_sys::Oid = pg_sys::Oid::from_u32(2680);
+pub const INHERITS_BY_PARENT: pg_sys::Oid = pg_sys::Oid::from_u32(2187);
 pub const RULES: pg_sys::Oid = pg_sys::Oid::from_u32(2618);
 pub const RULES_BY_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2693);
 pub const DEPENDENCIES: pg_sys::Oid = pg_sys::Oid::from_u32(2608);

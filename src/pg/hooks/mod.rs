@@ -3,6 +3,7 @@
 //! They are installed under shared_preload_libraries only: loaded later, the library would fence some connections and
 //! not others.
 
+mod cascade;
 mod functions;
 mod hygiene;
 mod permissions;
@@ -33,6 +34,7 @@ pub fn install(rules: Rules) {
     policies::install();
     statements::install();
     functions::install();
+    cascade::install();
 }
 
 /// Whether the hooks are in place.

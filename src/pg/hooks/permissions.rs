@@ -1,11 +1,12 @@
-//! The executor's permission check: a protected relation is used through its row security, or by a role that is exempt.
+//! The permission check of executor and planner: a protected relation is used through its row security, or by a role that
+//! is exempt.
 
-use super::{RULES, hygiene, statements};
+use super::{RULES, cascade, hygiene, statements};
 use crate::error::TenancyError;
 use crate::model::fence::{Access, Gap, Refusal, Standing};
 use crate::pg::compat::{self, Entry};
 use crate::pg::guc::{self, Backend};
-use crate::pg::protected::{self, Protected, Table};
+use crate::pg::protected::{self, Protected};
 use crate::pg::{exempt, report, role, settings, spi};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -17,6 +18,8 @@ pub fn install() {
     unsafe {
         NEXT.set(pg_sys::ExecutorCheckPerms_hook);
         pg_sys::ExecutorCheckPerms_hook = Some(check_permissions);
+        NEXT_RELATION_INFO.set(pg_sys::get_relation_info_hook);
+        pg_sys::get_relation_info_hook = Some(relation_info);
     }
 }
 
@@ -42,12 +45,49 @@ unsafe extern "C-unwind" fn check_permissions(
     admitted && NEXT.get().is_none_or(|next| unsafe { next(range_table, permissions, raises) })
 }
 
+static NEXT_RELATION_INFO: Backend<pg_sys::get_relation_info_hook_type> = Backend::new(None);
+
+/// The planner's first look at a relation. It goes on to give the table's most common values to the operators of the query,
+/// so that the executor's check would come too late.
+unsafe extern "C-unwind" fn relation_info(
+    root: *mut pg_sys::PlannerInfo,
+    relation: pg_sys::Oid,
+    is_parent: bool,
+    info: *mut pg_sys::RelOptInfo,
+) {
+    // SAFETY: plancat.c passes what it works on; the next hook gets the same arguments.
+    unsafe {
+        plan(root, info);
+        if let Some(next) = NEXT_RELATION_INFO.get() {
+            next(root, relation, is_parent, info);
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn plan(root: *mut pg_sys::PlannerInfo, info: *mut pg_sys::RelOptInfo) {
+    // SAFETY: the caller vouches for both. Partitions and children come with their parent.
+    let checked = unsafe {
+        if (*info).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL || passes() || cascade::is_foreign_key_plan() {
+            return;
+        }
+        compat::planned_entry(root, info).map_or(Ok(()), |entry| check_entry(&entry))
+    };
+    if let Err(refusal) = checked {
+        report::raise(refusal)
+    }
+}
+
+/// Whether nobody works who could be refused: extension scripts, pg_upgrade, our own functions.
+fn passes() -> bool {
+    // SAFETY: variables of the backend.
+    let is_script = unsafe { pg_sys::creating_extension || pg_sys::IsBinaryUpgrade };
+    is_script || spi::is_own_work()
+}
+
 /// Whether the fence lets the range table pass; raises its refusal where it may.
 unsafe fn admitted(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List, raises: bool) -> bool {
-    // SAFETY: variables of the backend.
-    if unsafe { pg_sys::creating_extension || pg_sys::IsBinaryUpgrade || pg_sys::InNoForceRLSOperation() }
-        || spi::is_own_work()
-    {
+    if passes() || cascade::is_foreign_key_query() {
         return true;
     }
     // SAFETY: the caller vouches for the lists.
@@ -59,55 +99,39 @@ unsafe fn admitted(range_table: *mut pg_sys::List, permissions: *mut pg_sys::Lis
 }
 
 unsafe fn check(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) -> Result<(), TenancyError> {
+    // SAFETY: the caller vouches for the lists.
+    let entries = || unsafe { compat::entries(range_table, permissions) };
     if hygiene::is_watchful() {
-        // SAFETY: the caller vouches for the lists.
-        for entry in unsafe { compat::entries(range_table, permissions) } {
+        for entry in entries() {
             hygiene::refuse_foreign_table(entry.relation)?;
         }
         hygiene::scrub_if_due()?;
     }
-    // SAFETY: the caller vouches for the lists.
-    for entry in unsafe { compat::entries(range_table, permissions) } {
-        if entry.relation.to_u32() < pg_sys::FirstNormalObjectId {
-            continue;
-        }
-        match protected::find(entry.relation)?.as_deref() {
-            None => {}
-            // SAFETY: as above.
-            Some(Protected::Table(table)) => unsafe { check_table(table, &entry, range_table, permissions)? },
-            Some(Protected::MaterializedView) => check_materialized_view(&entry)?,
+    for entry in entries() {
+        // A partition or child comes with its parent, whose policies filter it; see `Protected::OpenParent`.
+        if entry.is_checked {
+            statements::refuse_explain(&entry)?;
+            check_entry(&entry)?;
         }
     }
     Ok(())
 }
 
-/// # Safety
-/// As for `check`.
-unsafe fn check_table(
-    table: &Table,
-    entry: &Entry,
-    range_table: *mut pg_sys::List,
-    permissions: *mut pg_sys::List,
-) -> Result<(), TenancyError> {
-    if entry.is_checked {
-        statements::judge_explain(entry.relation)?;
-        // SAFETY: reads the catalog; with noError it raises nothing.
-        let answer = unsafe { pg_sys::check_enable_rls(entry.relation, entry.check_as, true) };
-        if answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
-            return Ok(());
-        }
-        return admit(entry, gap(entry));
+fn check_entry(entry: &Entry) -> Result<(), TenancyError> {
+    if entry.relation.to_u32() < pg_sys::FirstNormalObjectId {
+        return Ok(());
     }
-    // A partition or child comes with its parent, whose policies filter it where the parent is protected too.
-    // SAFETY: the caller vouches for the lists.
-    for other in unsafe { compat::entries(range_table, permissions) }.filter(|other| other.is_checked) {
-        if let Some(Protected::Table(parent)) = protected::find(other.relation)?.as_deref()
-            && parent.root == table.root
-        {
-            return Ok(());
+    match protected::find(entry.relation)?.as_deref() {
+        None => Ok(()),
+        Some(Protected::Table(_)) => {
+            // SAFETY: reads the catalog; with noError it raises nothing.
+            let answer = unsafe { pg_sys::check_enable_rls(entry.relation, entry.check_as, true) };
+            if answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 { Ok(()) } else { admit(entry, gap(entry)) }
         }
+        Some(Protected::OpenParent) if entry.with_children => admit(entry, Gap::Parent),
+        Some(Protected::OpenParent) => Ok(()),
+        Some(Protected::MaterializedView) => check_materialized_view(entry),
     }
-    admit(entry, Gap::Parent)
 }
 
 /// Row security never filters a materialized view; `tenancy.tenant_view` makes views that do.
@@ -124,13 +148,15 @@ fn check_materialized_view(entry: &Entry) -> Result<(), TenancyError> {
 fn gap(entry: &Entry) -> Gap {
     // SAFETY: variables of the backend.
     let (current, outer) = unsafe { (pg_sys::GetUserId(), pg_sys::GetOuterUserId()) };
-    if entry.user() != current {
+    if cascade::is_under_way() {
+        Gap::Cascade
+    } else if entry.user() != current {
         Gap::View
     } else if current != outer {
         Gap::Function
     } else if role::bypasses_row_security() {
         Gap::Unbound
-    } else if compat::has_row_security(entry.relation) {
+    } else if compat::class_row(entry.relation).is_some_and(|row| row.relrowsecurity) {
         Gap::Unforced
     } else {
         Gap::Off

@@ -4,12 +4,13 @@
 //! which has lost constraint names, CONTEXT and SQLSTATEs of the user's own. Its frame owns nothing, so errors may jump
 //! over it; what is decided is decided in guarded functions before and after.
 
-use super::{circumstances, hygiene, permit};
+use super::{cascade, circumstances, hygiene, permit};
 use crate::error::TenancyError;
 use crate::model::fence::Statement;
+use crate::pg::compat::{self, Entry};
 use crate::pg::guc::{self, Backend};
 use crate::pg::protected::{self, Protected};
-use crate::pg::{compat, report, role, settings, spi, table};
+use crate::pg::{report, role, settings, spi, table};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::CStr;
@@ -17,19 +18,14 @@ use std::ffi::CStr;
 static NEXT: Backend<pg_sys::ProcessUtility_hook_type> = Backend::new(None);
 
 /// The EXPLAIN under way, whose executor checks permissions as any other.
-#[derive(Clone, Copy, PartialEq, Eq)]
-pub enum Explaining {
+#[derive(Clone, Copy)]
+enum Explaining {
     No,
     Plan,
     Analyze,
 }
 
 static EXPLAINING: Backend<Explaining> = Backend::new(Explaining::No);
-
-/// What EXPLAIN is under way.
-pub fn explaining() -> Explaining {
-    EXPLAINING.get()
-}
 
 pub fn install() {
     // SAFETY: the hook variables are set while the library is loaded, by one thread; the callbacks are guarded.
@@ -45,6 +41,7 @@ pub fn install() {
 #[pg_guard]
 unsafe extern "C-unwind" fn end_transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     EXPLAINING.set(Explaining::No);
+    cascade::note_transaction_end(event);
     hygiene::note_transaction_event(event);
 }
 
@@ -55,8 +52,11 @@ unsafe extern "C-unwind" fn end_subtransaction(
     _parent: pg_sys::SubTransactionId,
     _argument: *mut std::ffi::c_void,
 ) {
-    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB {
+        cascade::note_subtransaction_start(own);
+    } else if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         EXPLAINING.set(Explaining::No);
+        cascade::note_subtransaction_abort(own);
         hygiene::note_subtransaction_abort(own);
     }
 }
@@ -273,14 +273,16 @@ fn is_any_tenant_stored() -> Result<bool, TenancyError> {
     Ok(stored.contains(&true))
 }
 
-/// Refuses an EXPLAIN of `relation` that is under way, where it is guarded.
-pub fn judge_explain(relation: pg_sys::Oid) -> Result<(), TenancyError> {
-    match explaining() {
-        Explaining::No => Ok(()),
-        what => permit(&Statement::Explain {
-            relation: protected::name_of(relation),
-            analyzes: what == Explaining::Analyze,
-        }),
+/// Refuses an EXPLAIN that is under way, where it is guarded and uses a protected relation.
+pub fn refuse_explain(entry: &Entry) -> Result<(), TenancyError> {
+    let analyzes = match EXPLAINING.get() {
+        Explaining::No => return Ok(()),
+        Explaining::Plan => false,
+        Explaining::Analyze => true,
+    };
+    match protected::find(entry.relation)? {
+        Some(_) => permit(&Statement::Explain { relation: protected::name_of(entry.relation), analyzes }),
+        None => Ok(()),
     }
 }
 
