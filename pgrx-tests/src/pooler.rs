@@ -1,6 +1,11 @@
 //! Debian's PgBouncer in front of a database, in transaction mode.
 
-use std::{fs, path::Path, time::Duration};
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::{Mutex, MutexGuard},
+    time::Duration,
+};
 
 use anyhow::{Context, Result, bail};
 use postgres::{Config, Error};
@@ -17,7 +22,8 @@ use crate::{
 /// A running pooler. The roles that may pass are those that exist when it starts.
 #[derive(Debug)]
 pub struct Pooler {
-    process: Guarded,
+    process: Mutex<Guarded>,
+    program: PathBuf,
     folder: Folder,
     db: Db,
 }
@@ -38,21 +44,32 @@ impl Pooler {
         }
         let program = find_program("pgbouncer").context("the package pgbouncer brings no program of that name")?;
         let folder = Folder::new()?;
-        let (ini, users, log) = (folder.path().join("ini"), folder.path().join("users"), folder.log());
+        let (ini, users) = (folder.path().join("ini"), folder.path().join("users"));
         fs::write(&users, user_list(db.cluster())?)?;
         fs::write(&ini, configuration(db, folder.sockets(), &users, settings))?;
-        let mut command = process::as_server_user(&program)?;
-        command.arg("--quiet").arg(&ini);
-        let process = Guarded::start(&command, "TERM", &log)?;
-        let mut pooler = Self { process, folder, db: db.clone() };
+        let process = Mutex::new(launch(&program, &folder)?);
+        let pooler = Self { process, program, folder, db: db.clone() };
         let config = pooler.config(SUPERUSER);
         process::wait_for("pgbouncer to accept connections", Duration::from_secs(30), || {
-            if let Some(status) = pooler.process.ended()? {
-                bail!("pgbouncer ended ({status}): {}", fs::read_to_string(&log).unwrap_or_default());
+            if let Some(status) = pooler.process().ended()? {
+                bail!("pgbouncer ended ({status}): {}", fs::read_to_string(pooler.folder.log()).unwrap_or_default());
             }
             Ok(Session::open(config.clone()).ok())
         })?;
         Ok(pooler)
+    }
+
+    fn process(&self) -> MutexGuard<'_, Guarded> {
+        self.process.lock().unwrap_or_else(|poisoned| poisoned.into_inner())
+    }
+
+    /// Starts it again when it has ended by itself, as a service manager does: 1.18 ends on a cancel request at a bad moment.
+    #[track_caller]
+    pub fn keep_alive(&self) {
+        let mut process = self.process();
+        if must(process.ended()).is_some() {
+            *process = must(launch(&self.program, &self.folder));
+        }
     }
 
     /// A client's session through the pooler.
@@ -67,6 +84,16 @@ impl Pooler {
         Ok(Session::open(config)?.keeping(self.db.clone()))
     }
 
+    /// The socket itself, for a client that speaks the protocol without a library.
+    pub fn socket(&self) -> PathBuf {
+        self.folder.sockets().join(format!(".s.PGSQL.{PORT}"))
+    }
+
+    /// The name of the database behind it.
+    pub fn database(&self) -> &str {
+        self.db.name()
+    }
+
     fn config(&self, role: &str) -> Config {
         let mut config = Config::new();
         // PgBouncer refuses startup parameters that it does not track; the client sends none but these.
@@ -77,10 +104,16 @@ impl Pooler {
 
 impl Drop for Pooler {
     fn drop(&mut self) {
-        if let Err(error) = self.process.stop("TERM") {
+        if let Err(error) = self.process().stop("TERM") {
             eprintln!("{error:#}");
         }
     }
+}
+
+fn launch(program: &Path, folder: &Folder) -> Result<Guarded> {
+    let mut command = process::as_server_user(program)?;
+    command.arg(folder.path().join("ini"));
+    Guarded::start(&command, "TERM", &folder.log())
 }
 
 /// PgBouncer's auth_type=trust still wants every user in its file.

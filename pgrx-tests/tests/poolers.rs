@@ -7,6 +7,13 @@ use std::{
 
 use pg_tenancy_tests::{Db, Pooler, Role, Session, Tenant, quote_literal};
 
+#[path = "poolers/history.rs"]
+mod history;
+#[path = "poolers/record.rs"]
+mod record;
+#[path = "poolers/wire.rs"]
+mod wire;
+
 const CLIENTS: usize = 20;
 const TENANTS: usize = 10;
 const LASTS: Duration = Duration::from_secs(4);
