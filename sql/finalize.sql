@@ -8,7 +8,8 @@ BEGIN
         SELECT p.oid FROM pg_catalog.pg_proc p
          WHERE p.pronamespace = 'tenancy'::pg_catalog.regnamespace
            AND p.proname NOT IN ('set_tenant', 'clear_tenant', 'has_tenant', 'assert_tenant', 'verify_context', 'is_admin',
-                                 'current_tenant_id', 'current_tenant_number', 'current_tenant_code')
+                                 'current_tenant_id', 'current_tenant_number', 'current_tenant_code',
+                                 'set_tenant_signed', 'session_nonce', 'context_dimension')
     LOOP
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
     END LOOP;

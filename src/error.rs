@@ -94,6 +94,22 @@ pub enum TenancyError {
     ReadOnlyTenant { tenant: String, reason: Option<String> },
     OtherTenant { expected: String, current: String },
     NotInstalled,
+    // signed contexts
+    UnsignedTenant { tenant: String },
+    BoundRole { bound: String, second: String },
+    ExpiredContext { tenant: String },
+    MalformedToken { what: &'static str },
+    UnknownTokenKey { kid: Option<String>, active: usize },
+    RefusedToken { why: String, hint: &'static str },
+    NoNonce,
+    MalformedSigningKey { algorithm: &'static str, what: &'static str },
+    MalformedKid,
+    DuplicateSigningKey { kid: String },
+    UnknownSigningKey { kid: String },
+    NoKeyToSign { kid: Option<String> },
+    TokenLifeTime { seconds: i64, most: i64 },
+    RoleBoundElsewhere { role: String, tenant: String },
+    RoleNotBound { role: String },
     // isolation
     UnknownRelation { oid: u32 },
     NotATable { relation: QualifiedName, kind: &'static str },
@@ -272,6 +288,80 @@ impl TenancyError {
             .hint("Do this in a transaction of the tenant it is for."),
             E::NotInstalled => Face::new(UndefinedObject, "extension pg_tenancy is not installed in this database")
                 .hint("Run CREATE EXTENSION pg_tenancy."),
+
+            E::UnsignedTenant { tenant } => {
+                Face::new(InsufficientPrivilege, format!("tenant \"{}\" must come from a signed token", shortened(tenant)))
+                    .detail("The setting tenancy.context_mode is signed.")
+                    .hint("Call tenancy.set_tenant_signed(...) with a token from the application's signer.")
+            }
+            E::BoundRole { bound, second } => Face::new(
+                InsufficientPrivilege,
+                format!("the role of this session is bound to tenant \"{bound}\" and cannot become \"{second}\""),
+            )
+            .hint("Connect as another role; a superuser can take the binding off with tenancy.unbind_role(...)."),
+            E::ExpiredContext { tenant } => {
+                Face::new(NotInPrerequisiteState, format!("the token that set tenant \"{tenant}\" has expired"))
+                    .hint("Call tenancy.set_tenant_signed(...) with a new token.")
+            }
+            E::MalformedToken { what } => Face::new(InvalidParameterValue, "the token cannot be read")
+                .detail(*what)
+                .hint("Give a JSON Web Token in compact form: header.payload.signature, each in base64url."),
+            E::UnknownTokenKey { kid: Some(kid), .. } => {
+                Face::new(InsufficientPrivilege, format!("no active signing key is named \"{}\"", shortened(kid)))
+                    .hint("tenancy.signing_keys lists the keys; the kid in the token's header must be one that is not retired.")
+            }
+            E::UnknownTokenKey { kid: None, active: 0 } => {
+                Face::new(InsufficientPrivilege, "there is no active signing key")
+                    .hint("A superuser adds one with tenancy.add_signing_key(...).")
+            }
+            E::UnknownTokenKey { kid: None, active } => {
+                Face::new(InsufficientPrivilege, format!("the token does not say which of {active} signing keys it is for"))
+                    .hint("Let the signer put the key's kid into the token's header.")
+            }
+            E::RefusedToken { why, hint } => {
+                Face::new(InsufficientPrivilege, format!("the token is refused: {why}")).hint(*hint)
+            }
+            E::NoNonce => Face::new(InsufficientPrivilege, "the token is refused: it has no nonce")
+                .detail("The setting tenancy.token_nonce is required.")
+                .hint("Have the token signed with the answer of tenancy.session_nonce() on this connection."),
+            E::MalformedSigningKey { algorithm, what } => {
+                let face = Face::new(InvalidParameterValue, format!("the key cannot be used for {algorithm}")).detail(*what);
+                face.hint(match *algorithm {
+                    "HS256" => "Give a secret of at least 32 bytes: as text, as base64:..., or as a JWK with kty oct.",
+                    "EdDSA" => "Give an Ed25519 key as PEM (PUBLIC KEY or PRIVATE KEY), or as a JWK with kty OKP.",
+                    _ => "Give a P-256 key as PEM (PUBLIC KEY, PRIVATE KEY or EC PRIVATE KEY), or as a JWK with kty EC.",
+                })
+            }
+            E::MalformedKid => Face::new(InvalidParameterValue, "this cannot be the name of a signing key")
+                .hint("Give 1 to 100 bytes without control characters, such as '2026-11'."),
+            E::DuplicateSigningKey { kid } => {
+                Face::new(DuplicateObject, format!("there is or was a signing key \"{}\" already", shortened(kid)))
+                    .hint("Choose a new kid for a new key, so that no token of another one is taken for its own.")
+            }
+            E::UnknownSigningKey { kid } => {
+                Face::new(UndefinedObject, format!("no active signing key is named \"{}\"", shortened(kid)))
+                    .hint("tenancy.signing_keys lists the keys.")
+            }
+            E::NoKeyToSign { kid: Some(kid) } => {
+                Face::new(NotInPrerequisiteState, format!("signing key \"{}\" has no private part", shortened(kid)))
+                    .hint("Sign where the private key is, or name another key.")
+            }
+            E::NoKeyToSign { kid: None } => Face::new(NotInPrerequisiteState, "no active signing key can sign")
+                .hint("Add an HS256 secret or a private key with tenancy.add_signing_key(...)."),
+            E::TokenLifeTime { seconds, most } => {
+                Face::new(InvalidParameterValue, format!("a token cannot be valid for {seconds} seconds"))
+                    .detail(match most {
+                        0 => "It must be at least one second.".to_owned(),
+                        _ => format!("The setting tenancy.token_max_ttl allows 1 to {most} seconds."),
+                    })
+                    .hint("Give a life time such as interval '5 minutes'.")
+            }
+            E::RoleBoundElsewhere { role, tenant } => {
+                Face::new(DuplicateObject, format!("role \"{role}\" is already bound to tenant \"{tenant}\""))
+                    .hint("Call tenancy.unbind_role(...) first.")
+            }
+            E::RoleNotBound { role } => Face::new(UndefinedObject, format!("role \"{role}\" is bound to no tenant"))
+                .hint("tenancy.role_bindings lists the roles that are."),
 
             E::UnknownRelation { oid } => Face::new(UndefinedObject, format!("relation with OID {oid} does not exist"))
                 .hint("Give the name of an existing table."),
@@ -456,13 +546,18 @@ impl TenancyError {
     pub fn violation(&self) -> Option<Violation> {
         use TenancyError as E;
         match self {
-            E::NoTenant { .. } | E::StaleTenant { .. } => Some(Violation::MissingContext),
+            E::NoTenant { .. } | E::StaleTenant { .. } | E::ExpiredContext { .. } => Some(Violation::MissingContext),
             E::ForbiddenSource { .. } | E::UnreadablePin | E::TenantUnavailable { .. } => {
                 Some(Violation::RefusedContext)
             }
+            E::UnsignedTenant { .. } | E::MalformedToken { .. } | E::UnknownTokenKey { .. } | E::NoNonce => {
+                Some(Violation::RefusedContext)
+            }
+            E::RefusedToken { .. } => Some(Violation::RefusedContext),
             E::SecondTenant { .. } | E::PinnedTenant { .. } | E::RestoredTenant { .. } | E::OtherTenant { .. } => {
                 Some(Violation::SecondTenant)
             }
+            E::BoundRole { .. } => Some(Violation::SecondTenant),
             E::TruncateBound { .. }
             | E::Unfenced { .. }
             | E::FencedSuperuser { .. }

@@ -22,8 +22,11 @@ pgrx::extension_sql_file!("../sql/finalize.sql", finalize);
 pub extern "C-unwind" fn _PG_init() {
     pg::session::note_loading();
     pg::settings::define();
+    pg::signing::define();
     pg::guc::define();
     pg::cache::watch();
+    pg::watched::watch();
+    pg::hush::install();
     pg::protected::watch();
     pg::exempt::watch();
     if pg::session::is_shared_preload() {

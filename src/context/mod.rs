@@ -1,9 +1,13 @@
 //! Context: who the tenant of this transaction is.
-//! SQL: sql/context.sql. Decisions: model::context. What policies call for every row: pg::context.
+//! SQL: sql/context.sql. Decisions: model::context; tokens: token.rs, key.rs. Statements: store.rs.
+//! What policies call for every row: pg::context.
 
+mod key;
 mod plan;
+mod store;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
+mod token;
 
 pgrx::extension_sql_file!(
     "../../sql/context.sql",
@@ -14,16 +18,25 @@ pgrx::extension_sql_file!(
         tenancy::clear_tenant,
         tenancy::has_tenant,
         tenancy::verify_context,
-        tenancy::assert_tenant
+        tenancy::assert_tenant,
+        tenancy::set_tenant_signed,
+        tenancy::context_dimension,
+        tenancy::session_nonce,
+        tenancy::add_signing_key,
+        tenancy::retire_signing_key,
+        tenancy::sign_tenant_token,
+        tenancy::bind_role,
+        tenancy::unbind_role,
+        tenancy_internal::announce_context_change
     ]
 );
 
 #[pgrx::pg_schema]
 mod tenancy {
-    use super::plan;
-    use crate::pg::{given, guc, session, tenant_key};
-    use pgrx::datum::TimestampWithTimeZone;
-    use pgrx::{Uuid, pg_sys::panic::ErrorReport, prelude::*};
+    use super::{plan, store};
+    use crate::pg::{Oid, given, guc, session, tenant_key};
+    use pgrx::datum::{Interval, TimestampWithTimeZone};
+    use pgrx::{AnyElement, Uuid, pg_sys::panic::ErrorReport, prelude::*};
 
     /// Sets the tenant of this transaction and gives its id.
     ///
@@ -32,6 +45,79 @@ mod tenancy {
     #[pg_extern]
     fn set_tenant(tenant: Option<&str>) -> Result<Uuid, ErrorReport> {
         Ok(session::set_tenant(given("tenant", tenant)?)?)
+    }
+
+    /// Sets the tenant that a signed token names, and gives its id.
+    ///
+    /// 42501 when the token is not good for this session, 22023 when it cannot be read; else as `set_tenant`.
+    #[pg_extern]
+    fn set_tenant_signed(token: Option<&str>) -> Result<Uuid, ErrorReport> {
+        Ok(store::set_tenant_signed(given("token", token)?)?)
+    }
+
+    /// A dimension of the token that set the tenant of this transaction; NULL when there is none.
+    #[pg_extern(stable, parallel_safe)]
+    fn context_dimension(name: Option<&str>) -> Result<Option<String>, ErrorReport> {
+        Ok(store::context_dimension(given("name", name)?))
+    }
+
+    /// What a token must carry to be good on this connection only.
+    #[pg_extern(stable, parallel_restricted)]
+    fn session_nonce() -> Result<String, ErrorReport> {
+        Ok(store::session_nonce()?)
+    }
+
+    /// Takes a key into use that tokens are verified with. 42710 when its name was given before.
+    #[pg_extern(security_definer)]
+    #[search_path(pg_catalog, pg_temp)]
+    fn add_signing_key(kid: Option<&str>, algorithm: Option<&str>, key: Option<&str>) -> Result<(), ErrorReport> {
+        let (kid, algorithm, key) = (given("kid", kid)?, given("algorithm", algorithm)?, given("key", key)?);
+        Ok(store::add_signing_key(kid, algorithm, key)?)
+    }
+
+    /// Takes a key out of use for good.
+    #[pg_extern(security_definer)]
+    #[search_path(pg_catalog, pg_temp)]
+    fn retire_signing_key(kid: Option<&str>) -> Result<(), ErrorReport> {
+        Ok(store::retire_signing_key(given("kid", kid)?)?)
+    }
+
+    /// A token for `tenant`, for operators and tests: an application signs its own.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.sign_tenant_token(
+    tenant text, ttl interval DEFAULT '5 minutes', kid text DEFAULT NULL, role text DEFAULT NULL,
+    nonce text DEFAULT NULL, dimensions jsonb DEFAULT NULL
+) RETURNS text
+LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn sign_tenant_token(
+        tenant: Option<&str>,
+        ttl: Option<Interval>,
+        kid: Option<&str>,
+        role: Option<&str>,
+        nonce: Option<&str>,
+        dimensions: Option<AnyElement>,
+    ) -> Result<String, ErrorReport> {
+        let wishes = store::Wishes { ttl: given("ttl", ttl)?, kid, role, nonce, dimensions };
+        Ok(store::sign_tenant_token(given("tenant", tenant)?, wishes)?)
+    }
+
+    /// Makes a login role `tenant` and no other, in every session of that role.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.bind_role(role regrole, tenant text) RETURNS void
+LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn bind_role(role: Option<Oid>, tenant: Option<&str>) -> Result<(), ErrorReport> {
+        Ok(store::bind_role(given("role", role)?, given("tenant", tenant)?)?)
+    }
+
+    /// Takes back what `bind_role` did.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.unbind_role(role regrole) RETURNS void
+LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
+AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn unbind_role(role: Option<Oid>) -> Result<(), ErrorReport> {
+        Ok(store::unbind_role(given("role", role)?)?)
     }
 
     /// Like `set_tenant`, also when the transaction belongs to another tenant. For administrators.
@@ -99,5 +185,21 @@ mod tenancy {
             verdict.loaded_by.to_owned(),
             verdict.fence.to_owned(),
         )))
+    }
+}
+
+#[pgrx::pg_schema]
+mod tenancy_internal {
+    use crate::pg::watched;
+    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+    use pgrx::prelude::*;
+
+    /// Makes every backend forget the signing keys or role bindings that have changed.
+    #[pg_trigger]
+    fn announce_context_change<'a>(
+        trigger: &'a PgTrigger<'a>,
+    ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
+        watched::announce(trigger.relid().unwrap_or_report());
+        Ok(None::<PgHeapTuple<'a, AllocatedByPostgres>>)
     }
 }

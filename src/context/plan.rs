@@ -16,7 +16,7 @@ pub struct Verdict {
 
 /// Judges `facts`.
 pub fn verdict(facts: &Facts) -> Verdict {
-    let pinned = facts.origin == Some(Origin::Pinned);
+    let pinned = matches!(facts.origin, Some(Origin::Pinned | Origin::Bound));
     let (is_bound, reason) = match facts {
         Facts { is_superuser: true, .. } => (false, "the role is a superuser: row security never binds it"),
         Facts { bypasses_rls: true, .. } => (false, "the role has BYPASSRLS: row security never binds it"),
@@ -30,6 +30,8 @@ pub fn verdict(facts: &Facts) -> Verdict {
             Origin::Transaction => "this session",
             Origin::Switched => "tenancy.switch_tenant",
             Origin::Pinned => "ALTER ROLE or ALTER DATABASE ... SET",
+            Origin::Signed => "a signed token",
+            Origin::Bound => "a role binding",
         }),
         lifetime: match facts.lifetime {
             _ if pinned => "connection",
@@ -88,6 +90,8 @@ mod tests {
     fn a_pinned_tenant_lasts_as_long_as_the_connection() {
         assert_eq!(verdict(&ordinary()).lifetime, "transaction");
         assert_eq!(verdict(&Facts { origin: Some(Origin::Pinned), ..ordinary() }).lifetime, "connection");
+        assert_eq!(verdict(&Facts { origin: Some(Origin::Bound), ..ordinary() }).lifetime, "connection");
+        assert_eq!(verdict(&Facts { origin: Some(Origin::Signed), ..ordinary() }).lifetime, "transaction");
         assert_eq!(verdict(&Facts { lifetime: Lifetime::Session, ..ordinary() }).lifetime, "session");
     }
 }

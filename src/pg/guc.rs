@@ -4,24 +4,26 @@
 //! at it. PostgreSQL's own stack of settings then makes the context follow ROLLBACK, savepoints and functions.
 //! Read with guc.c (`call_string_check_hook`, `reapply_stacked_values`, `AtEOXact_GUC`) of the server's version at hand.
 
+use super::bindings;
 use super::cache;
 use super::compat;
 use super::report;
+use super::role;
 use crate::error::TenancyError;
 use crate::model::Key;
-use crate::model::context::{self, Assigned, Lifetime, Origin, Source, Stamp};
+use crate::model::context::{self, Assigned, FOREVER, Lifetime, Mode, Origin, Permission, Source, Stamp};
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting, pg_sys};
-use std::cell::Cell;
+use std::cell::{Cell, RefCell};
 use std::ffi::{CStr, CString, c_char, c_void};
 
 pub(super) const CONTEXT: &CStr = c"app.current_tenant_id";
 
-/// Parts the text of a value from the transaction that set it, in the string guc.c keeps.
+/// Parts the text of a value from its mark, and that from the dimensions of a token, in the string guc.c keeps.
 ///
-/// A parallel worker gets that string and nothing else, and must not take a stale value for a live one.
-/// The show hook hides it; no tenant key can hold a control character.
-const STAMP_SEPARATOR: char = '\x1f';
+/// A parallel worker gets that string and nothing else, and must not take a stale or unsigned value for a good one.
+/// The show hook hides it; neither a tenant's key nor JSON can hold a control character.
+const SEPARATOR: char = '\x1f';
 
 /// A variable of this backend. PostgreSQL runs a backend's code in one thread.
 pub(super) struct Backend<T>(Cell<T>);
@@ -52,9 +54,20 @@ impl<T: Copy> Backend<T> {
 }
 
 /// The value in force, with the text that SHOW gives; allocated by the check hook, freed by guc.c.
+/// The dimensions of a token, as JSON, go on behind the struct.
 struct Extra {
     assigned: Assigned,
     shown: [u8; crate::model::tenant::MAX_CODE_BYTES + 1],
+    dimensions: usize,
+}
+
+/// What a verified token says beside the tenant.
+#[derive(Debug, Default)]
+pub struct Voucher {
+    /// When the context ends that outlives its transaction, in microseconds of `timestamptz`.
+    pub until: i64,
+    /// A JSON object, or empty.
+    pub dimensions: String,
 }
 
 static CURRENT: Backend<*const Extra> = Backend::new(std::ptr::null());
@@ -63,7 +76,7 @@ static SEAL: Backend<Option<(Stamp, Key)>> = Backend::new(None);
 static PINNED: Backend<Option<Key>> = Backend::new(None);
 /// A tenant was set at some time; makes "no tenant" easier to understand.
 static EVER_SET: Backend<bool> = Backend::new(false);
-static SWITCHING: Backend<bool> = Backend::new(false);
+static PERMISSION: Backend<Permission> = Backend::new(Permission::None);
 /// Why this connection can have no tenant at all: a pinned one may be hidden by what it says.
 static TAINT: Backend<Option<Taint>> = Backend::new(None);
 
@@ -78,6 +91,11 @@ enum Taint {
 /// Values that were set before the library was loaded are being handed over.
 static ADOPTING: Backend<bool> = Backend::new(false);
 
+thread_local! {
+    /// What comes with `Permission::Token`.
+    static VOUCHER: RefCell<Option<Voucher>> = const { RefCell::new(None) };
+}
+
 /// Changes whenever an answer derived from the context or the registry may have changed.
 pub(super) static TICKET: Backend<u64> = Backend::new(1);
 
@@ -90,6 +108,15 @@ pub enum MissingContext {
     Empty,
 }
 
+/// `tenancy.context_mode`, as guc.c knows it.
+#[derive(Clone, Copy, PostgresGucEnum)]
+enum ModeSetting {
+    #[name = c"open"]
+    Open,
+    #[name = c"signed"]
+    Signed,
+}
+
 /// `tenancy.context_lifetime`, as guc.c knows it.
 #[derive(Clone, Copy, PostgresGucEnum)]
 enum LifetimeSetting {
@@ -100,6 +127,7 @@ enum LifetimeSetting {
 }
 
 static CONTEXT_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(Some(c""));
+static CONTEXT_MODE: GucSetting<ModeSetting> = GucSetting::<ModeSetting>::new(ModeSetting::Open);
 static CONTEXT_LIFETIME: GucSetting<LifetimeSetting> = GucSetting::<LifetimeSetting>::new(LifetimeSetting::Transaction);
 static MISSING_CONTEXT: GucSetting<MissingContext> = GucSetting::<MissingContext>::new(MissingContext::Error);
 
@@ -121,6 +149,20 @@ pub fn define() {
         GucContext::Suset,
         GucFlags::default(),
     );
+    // SAFETY: the hook is guarded and has the signature guc.c expects.
+    unsafe {
+        GucRegistry::define_enum_guc_with_hooks(
+            c"tenancy.context_mode",
+            c"Whose word for a tenant is taken: anybody's, or a signed token's.",
+            c"",
+            &CONTEXT_MODE,
+            GucContext::Suset,
+            GucFlags::default(),
+            None,
+            Some(assign_mode),
+            None,
+        );
+    }
     ADOPTING.set(true);
     // NO_SHOW_ALL keeps the setting out of pg_settings, whose UPDATE would otherwise set it.
     let flags = GucFlags::NO_SHOW_ALL | GucFlags::DISALLOW_IN_FILE | GucFlags::DISALLOW_IN_AUTO_FILE;
@@ -148,6 +190,14 @@ pub fn missing_context() -> MissingContext {
     MISSING_CONTEXT.get()
 }
 
+/// What `tenancy.context_mode` says.
+fn context_mode() -> Mode {
+    match CONTEXT_MODE.get() {
+        ModeSetting::Open => Mode::Open,
+        ModeSetting::Signed => Mode::Signed,
+    }
+}
+
 /// What `tenancy.context_lifetime` says.
 pub fn context_lifetime() -> Lifetime {
     match CONTEXT_LIFETIME.get() {
@@ -158,16 +208,58 @@ pub fn context_lifetime() -> Lifetime {
 
 /// The tenant in force.
 ///
-/// Refuses a missing one, one from an earlier transaction, and one that a rollback put back after the transaction had
-/// come to belong to another. The first use seals the transaction.
+/// Refuses a missing one, one from an earlier transaction, one that nobody signed where that is asked for, and one that a
+/// rollback put back after the transaction had come to belong to another. The first use seals the transaction.
 pub fn current() -> Result<Assigned, TenancyError> {
     match TAINT.get() {
         Some(Taint::Client) => return Err(TenancyError::ForbiddenSource { source: context::FROM_CLIENT }),
         Some(Taint::Stored) => return Err(TenancyError::UnreadablePin),
         None => {}
     }
-    // SAFETY: the assign hook keeps CURRENT at the extra of the value in force, which guc.c does not free before.
-    let Some(extra) = (unsafe { CURRENT.get().as_ref() }) else {
+    let assigned = match bindings::of_session_user()? {
+        Some(bound) => bound_to(bound)?,
+        None => set_in_session()?,
+    };
+    let now = own_stamp();
+    match SEAL.get() {
+        Some((stamp, sealed)) if stamp == now => {
+            if !same_tenant(&sealed, &assigned.key) {
+                return Err(match assigned.origin {
+                    // The role was bound while its transaction was under way.
+                    Origin::Bound => {
+                        TenancyError::BoundRole { bound: assigned.key.to_string(), second: sealed.to_string() }
+                    }
+                    _ => TenancyError::RestoredTenant { now: assigned.key.to_string(), sealed: sealed.to_string() },
+                });
+            }
+        }
+        _ => SEAL.set(Some((now, assigned.key))),
+    }
+    Ok(assigned)
+}
+
+/// The context of a role that is bound to a tenant: what was set may say the same, and no more.
+fn bound_to(tenant: Key) -> Result<Assigned, TenancyError> {
+    let set = in_force().map(|extra| extra.assigned).filter(|set| set.is_live(context_stamp(), context_lifetime()));
+    match set {
+        Some(set) if set.origin != Origin::Pinned && !same_tenant(&tenant, &set.key) => {
+            Err(TenancyError::BoundRole { bound: tenant.to_string(), second: set.key.to_string() })
+        }
+        Some(set) if set.origin == Origin::Signed => Ok(set),
+        _ => Ok(Assigned {
+            key: tenant,
+            origin: Origin::Bound,
+            stamp: context_stamp(),
+            set_at: 0,
+            vouched: true,
+            until: FOREVER,
+        }),
+    }
+}
+
+/// The context that a statement of this session, or a pin, has set.
+fn set_in_session() -> Result<Assigned, TenancyError> {
+    let Some(extra) = in_force() else {
         let cleared = SEAL.get().is_some_and(|(stamp, _)| stamp == own_stamp());
         return Err(TenancyError::NoTenant { ended: EVER_SET.get() && !cleared });
     };
@@ -175,24 +267,40 @@ pub fn current() -> Result<Assigned, TenancyError> {
     if !assigned.is_live(context_stamp(), context_lifetime()) {
         return Err(TenancyError::StaleTenant { tenant: assigned.key.to_string() });
     }
+    if context_mode() == Mode::Signed && !assigned.vouched {
+        // Set before the library was loaded, or before the mode was changed.
+        return Err(TenancyError::UnsignedTenant { tenant: assigned.key.to_string() });
+    }
+    // SAFETY: reads a variable of the backend; a worker has its leader's.
+    if assigned.until < unsafe { pg_sys::GetCurrentTransactionStartTimestamp() } {
+        return Err(TenancyError::ExpiredContext { tenant: assigned.key.to_string() });
+    }
     if let Some(pinned) = PINNED.get()
         && assigned.origin == Origin::Transaction
-        && !is_parallel_worker() // which cannot tell a switched tenant; its leader has decided
+        && !is_parallel_worker() // whose leader has decided
         && !same_tenant(&pinned, &assigned.key)
     {
         // Set before the library was loaded; see `adopt`.
         return Err(TenancyError::PinnedTenant { pinned: pinned.to_string(), second: assigned.key.to_string() });
     }
-    let now = own_stamp();
-    match SEAL.get() {
-        Some((stamp, sealed)) if stamp == now => {
-            if !same_tenant(&sealed, &assigned.key) {
-                return Err(TenancyError::RestoredTenant { now: assigned.key.to_string(), sealed: sealed.to_string() });
-            }
-        }
-        _ => SEAL.set(Some((now, assigned.key))),
-    }
     Ok(assigned)
+}
+
+fn in_force() -> Option<&'static Extra> {
+    // SAFETY: the assign hook keeps CURRENT at the extra of the value in force, which guc.c does not free before it calls
+    // the hook again; no caller holds on to it.
+    unsafe { CURRENT.get().as_ref() }
+}
+
+/// What the token of this transaction says beside the tenant, as a JSON object; empty when there is none.
+pub fn dimensions() -> String {
+    let extra = CURRENT.get();
+    if !matches!(current(), Ok(Assigned { origin: Origin::Signed, .. })) || extra.is_null() {
+        return String::new();
+    }
+    // SAFETY: the extra is in force, hence not freed; the check hook put that many bytes behind the struct.
+    let bytes = unsafe { std::slice::from_raw_parts(extra.add(1).cast::<u8>(), (*extra).dimensions) };
+    String::from_utf8_lossy(bytes).into_owned()
 }
 
 /// Sets the tenant, for the transaction or, where `tenancy.context_lifetime` says so, for the session.
@@ -222,16 +330,32 @@ pub fn set(text: &str) {
 
 /// Like `set`, also when the transaction belongs to another tenant already.
 pub fn switch(text: &str) {
-    /// Ends the permission on return and on error alike.
-    struct Permission;
-    impl Drop for Permission {
-        fn drop(&mut self) {
-            SWITCHING.set(false);
-        }
-    }
-    SWITCHING.set(true);
-    let _permission = Permission;
+    let _permitted = Permitted::new(Permission::Switch);
     set(text);
+}
+
+/// Like `set`, on the word of a token that has been verified.
+pub fn set_signed(text: &str, voucher: Voucher) {
+    VOUCHER.set(Some(voucher));
+    let _permitted = Permitted::new(Permission::Token);
+    set(text);
+}
+
+/// Ends a permission on return and on error alike.
+struct Permitted;
+
+impl Permitted {
+    fn new(permission: Permission) -> Self {
+        PERMISSION.set(permission);
+        Self
+    }
+}
+
+impl Drop for Permitted {
+    fn drop(&mut self) {
+        PERMISSION.set(Permission::None);
+        VOUCHER.set(None);
+    }
 }
 
 /// The tenant as the session has it, whether or not it would be accepted; for the log, and for what asks whether the
@@ -239,9 +363,9 @@ pub fn switch(text: &str) {
 pub fn apparent_tenant() -> Option<Key> {
     let now = own_stamp();
     let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);
-    // SAFETY: see `current`.
-    let assigned = unsafe { CURRENT.get().as_ref() }.map(|extra| extra.assigned);
-    sealed.or(assigned.filter(|assigned| assigned.is_live(context_stamp(), context_lifetime())).map(|live| live.key))
+    let assigned = in_force().map(|extra| extra.assigned);
+    let live = assigned.filter(|assigned| assigned.is_live(context_stamp(), context_lifetime()));
+    sealed.or_else(bindings::remembered).or(live.map(|live| live.key))
 }
 
 /// This transaction, as the context stamps it.
@@ -298,20 +422,16 @@ unsafe extern "C-unwind" fn check(
     }
     match checked(bytes, source) {
         Ok(None) => true,
-        Ok(Some((value, stamped))) => {
-            if let Some(stamped) = stamped {
+        Ok(Some(accepted)) => {
+            if let Some(marked) = &accepted.marked {
                 // SAFETY: guc.c allocated the old value with the allocator that guc_free belongs to.
                 unsafe {
                     compat::guc_free((*newval).cast());
-                    *newval = guc_text(&stamped);
+                    *newval = guc_text(marked);
                 }
             }
-            let memory = compat::guc_alloc(size_of::<Extra>()).cast::<Extra>();
-            // SAFETY: malloc aligns for any type; Extra owns nothing, so free() is all it needs.
-            unsafe {
-                memory.write(value);
-                *extra = memory.cast();
-            }
+            // SAFETY: guc.c frees what it is given here.
+            unsafe { *extra = accepted.into_extra().cast() };
             true
         }
         Err(refusal) => {
@@ -324,48 +444,101 @@ unsafe extern "C-unwind" fn check(
     }
 }
 
-/// Parses and admits a value; gives what to keep (nothing for an empty one), and the string to store where it is to
-/// carry a stamp.
-fn checked(bytes: &[u8], source: Source) -> Result<Option<(Extra, Option<CString>)>, TenancyError> {
+/// A value that was admitted.
+struct Accepted {
+    assigned: Assigned,
+    shown: String,
+    dimensions: String,
+    /// The string to store in the place of what came, where it is to carry a mark.
+    marked: Option<CString>,
+}
+
+impl Accepted {
+    /// An `Extra` that guc.c may free.
+    fn into_extra(self) -> *mut Extra {
+        let mut shown = [0; _];
+        shown[..self.shown.len()].copy_from_slice(self.shown.as_bytes());
+        let extra = Extra { assigned: self.assigned, shown, dimensions: self.dimensions.len() };
+        let memory = compat::guc_alloc(size_of::<Extra>() + self.dimensions.len()).cast::<Extra>();
+        // SAFETY: the memory has room for both and malloc aligns for any type; Extra owns nothing, so free() is all it needs.
+        unsafe {
+            memory.write(extra);
+            let behind = memory.add(1).cast::<u8>();
+            std::ptr::copy_nonoverlapping(self.dimensions.as_ptr(), behind, self.dimensions.len());
+        }
+        memory
+    }
+}
+
+/// Parses and admits a value; nothing is kept of an empty one.
+fn checked(bytes: &[u8], source: Source) -> Result<Option<Accepted>, TenancyError> {
     if bytes.is_empty() {
         context::admit_empty(source, source == Source::Test && is_superuser())?;
         return Ok(None);
     }
     let malformed = || TenancyError::MalformedTenant { text: String::from_utf8_lossy(bytes).into_owned() };
     let text = std::str::from_utf8(bytes).map_err(|_| malformed())?;
-
     if is_parallel_worker() {
-        let (shown, stamp) = match text.split_once(STAMP_SEPARATOR) {
-            Some((shown, stamp)) => (shown, stamp.parse().map_err(|_| malformed())?),
-            None => (text, 0),
-        };
-        let origin = if source == Source::Stored { Origin::Pinned } else { Origin::Transaction };
-        return Ok(Some((remembered(shown.parse()?, shown, origin, stamp), None)));
+        return Ok(Some(from_leader(text, source).ok_or_else(malformed)?));
     }
 
     let key: Key = text.parse()?;
+    let accept = |assigned, marked| {
+        Ok(Some(Accepted { assigned, shown: text.to_owned(), dimensions: String::new(), marked }))
+    };
     if ADOPTING.get() && source == Source::Session {
         // Naming the pinned tenant leaves the connection pinned; any other is refused when it is used.
         let is_pinned = PINNED.get().is_some_and(|pinned| same_tenant(&pinned, &key));
         let origin = if is_pinned { Origin::Pinned } else { Origin::Transaction };
-        return Ok(Some((remembered(key, text, origin, 0), None)));
+        return accept(assigned(key, origin, 0, is_pinned), None);
     }
     let now = own_stamp();
     let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);
-    let pinned = PINNED.get();
+    let (pinned, mode) = (PINNED.get(), context_mode());
+    let bound = if source == Source::Session { bindings::of_session_user()? } else { None };
+    // Who asks for open mode pays nothing for the other.
+    let privileged = mode == Mode::Signed && source == Source::Session && is_privileged();
     let session = context::Session {
         sealed: sealed.as_ref(),
         pinned: pinned.as_ref(),
-        switching: SWITCHING.get(),
+        bound: bound.as_ref(),
+        permission: PERMISSION.get(),
+        mode,
+        privileged,
         superuser: source == Source::Test && is_superuser(),
     };
     let origin = context::admit(&key, source, &session, same_tenant)?;
-    let stamped = if origin == Origin::Pinned { None } else { Some(with_stamp(text, now)) };
-    Ok(Some((remembered(key, text, origin, now), stamped)))
+    let mut assigned = assigned(key, origin, now, privileged || origin != Origin::Transaction);
+    if source != Source::Session {
+        return accept(assigned, None);
+    }
+    let voucher = VOUCHER.with_borrow_mut(Option::take).unwrap_or(Voucher { until: FOREVER, ..Voucher::default() });
+    assigned.until = voucher.until;
+    let marked = Some(with_mark(text, assigned, &voucher.dimensions));
+    Ok(Some(Accepted { assigned, shown: text.to_owned(), dimensions: voucher.dimensions, marked }))
 }
 
-fn with_stamp(text: &str, stamp: Stamp) -> CString {
-    CString::new(format!("{text}{STAMP_SEPARATOR}{stamp}")).expect("a tenant key holds no NUL")
+/// What the leader of a parallel worker has accepted. What is stored for the role or database carries no mark.
+fn from_leader(text: &str, source: Source) -> Option<Accepted> {
+    let mut parts = text.splitn(3, SEPARATOR);
+    let shown = parts.next()?;
+    let key = shown.parse().ok()?;
+    let assigned = match parts.next() {
+        Some(mark) => Assigned::from_mark(key, statement_start(), mark)?,
+        None if source == Source::Stored => assigned(key, Origin::Pinned, 0, true),
+        None => assigned(key, Origin::Transaction, 0, false),
+    };
+    let dimensions = parts.next().unwrap_or_default().to_owned();
+    Some(Accepted { assigned, shown: shown.to_owned(), dimensions, marked: None })
+}
+
+fn with_mark(text: &str, assigned: Assigned, dimensions: &str) -> CString {
+    let mark = assigned.to_mark();
+    let marked = match dimensions {
+        "" => format!("{text}{SEPARATOR}{mark}"),
+        _ => format!("{text}{SEPARATOR}{mark}{SEPARATOR}{dimensions}"),
+    };
+    CString::new(marked).expect("neither a tenant key nor JSON holds a NUL")
 }
 
 /// A copy that guc.c may free.
@@ -377,12 +550,19 @@ fn guc_text(text: &CStr) -> *mut c_char {
     memory
 }
 
-fn remembered(key: Key, text: &str, origin: Origin, stamp: Stamp) -> Extra {
+fn assigned(key: Key, origin: Origin, stamp: Stamp, vouched: bool) -> Assigned {
+    Assigned { key, origin, stamp, set_at: statement_start(), vouched, until: FOREVER }
+}
+
+fn statement_start() -> i64 {
     // SAFETY: reads a variable of the backend.
-    let set_at = unsafe { pg_sys::GetCurrentStatementStartTimestamp() };
-    let mut extra = Extra { assigned: Assigned { key, origin, stamp, set_at }, shown: [0; _] };
-    extra.shown[..text.len()].copy_from_slice(text.as_bytes());
-    extra
+    unsafe { pg_sys::GetCurrentStatementStartTimestamp() }
+}
+
+/// Whether the current role's word for a tenant is taken in signed mode.
+fn is_privileged() -> bool {
+    // SAFETY: reads a variable of the backend.
+    unsafe { pg_sys::IsTransactionState() && role::is_privileged(pg_sys::GetUserId()) }
 }
 
 fn is_superuser() -> bool {
@@ -402,15 +582,20 @@ unsafe extern "C-unwind" fn assign(_newval: *const c_char, extra: *mut c_void) {
     }
     let now = own_stamp();
     let sealed = SEAL.get().is_some_and(|(stamp, _)| stamp == now);
-    if now != 0 && assigned.stamp == now && (!sealed || SWITCHING.get()) {
+    if now != 0 && assigned.stamp == now && (!sealed || PERMISSION.get() == Permission::Switch) {
         SEAL.set(Some((now, assigned.key)));
     }
 }
 
+/// What was answered in the other mode is forgotten.
+#[pg_guard]
+unsafe extern "C-unwind" fn assign_mode(_newval: std::ffi::c_int, _extra: *mut c_void) {
+    TICKET.set(TICKET.get() + 1);
+}
+
 #[pg_guard]
 unsafe extern "C-unwind" fn show() -> *const c_char {
-    // SAFETY: see `current`.
-    match unsafe { CURRENT.get().as_ref() } {
+    match in_force() {
         Some(extra) if extra.assigned.is_live(context_stamp(), context_lifetime()) => extra.shown.as_ptr().cast(),
         _ => c"".as_ptr(),
     }
@@ -418,24 +603,25 @@ unsafe extern "C-unwind" fn show() -> *const c_char {
 
 /// Takes over a value that was set before the library was loaded.
 ///
-/// guc.c replays it through the hooks without saying whether an earlier transaction set it. A value of this
-/// transaction has an entry on the setting's stack; any other stays without a stamp and counts as stale.
+/// guc.c replays it through the hooks without saying whether an earlier transaction set it, or who. A value of this
+/// transaction has an entry on the setting's stack; any other stays without a stamp and counts as stale. A superuser's
+/// value has a privileged context.
 fn adopt() {
     let record = compat::find_setting(CONTEXT);
     let extra = CURRENT.get().cast_mut();
     // SAFETY: the record was defined just now and stays; extra belongs to the value in force. The value's string is
-    // replaced by a stamped one, for parallel workers; the old one may still be the reset value, so it is left alone.
+    // replaced by a marked one, for parallel workers; the old one may still be the reset value, so it is left alone.
     unsafe {
-        if record.is_null() || (*record).stack.is_null() || extra.is_null() {
+        if record.is_null() || extra.is_null() || (*extra).assigned.origin != Origin::Transaction {
             return;
         }
-        let now = own_stamp();
         let assigned = &mut (*extra).assigned;
-        if assigned.origin == Origin::Transaction {
-            assigned.stamp = now;
-            SEAL.set(Some((now, assigned.key)));
-            let shown = CStr::from_ptr((*extra).shown.as_ptr().cast()).to_string_lossy();
-            *CONTEXT_VALUE.as_ptr() = guc_text(&with_stamp(&shown, now));
+        assigned.vouched = (*record).scontext == pg_sys::GucContext::PGC_SUSET;
+        if !(*record).stack.is_null() {
+            assigned.stamp = own_stamp();
+            SEAL.set(Some((assigned.stamp, assigned.key)));
         }
+        let shown = CStr::from_ptr((*extra).shown.as_ptr().cast()).to_string_lossy();
+        *CONTEXT_VALUE.as_ptr() = guc_text(&with_mark(&shown, *assigned, ""));
     }
 }

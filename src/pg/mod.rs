@@ -1,5 +1,6 @@
 //! The seam to PostgreSQL: the only home of `unsafe`, `Spi`, `pg_sys` and version switches.
 
+mod bindings;
 pub mod cache;
 mod compat;
 mod context;
@@ -7,16 +8,19 @@ pub mod event;
 pub mod exempt;
 pub mod guc;
 pub mod hooks;
+pub mod hush;
 pub mod protected;
 mod report;
 pub mod role;
 pub mod session;
 pub mod settings;
+pub mod signing;
 pub mod spi;
 mod table;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
 pub mod violations;
+pub mod watched;
 
 use crate::error::TenancyError;
 use crate::model::{Ident, Key, QualifiedName};

@@ -65,6 +65,12 @@ pub fn set_tenant(text: &str) -> Result<Uuid, TenancyError> {
     tenant_id()
 }
 
+/// Sets the tenant on the word of a token that has been verified, and gives its id.
+pub fn set_signed_tenant(text: &str, voucher: guc::Voucher) -> Result<Uuid, TenancyError> {
+    guc::set_signed(named(text)?, voucher);
+    tenant_id()
+}
+
 /// Like `set_tenant`, also when the transaction belongs to another tenant.
 pub fn switch_tenant(text: &str) -> Result<Uuid, TenancyError> {
     guc::switch(named(text)?);
@@ -111,7 +117,9 @@ pub fn facts() -> Facts {
     Facts {
         tenant,
         origin: assigned.map(|assigned| assigned.origin),
-        set_at: assigned.and_then(|assigned| TimestampWithTimeZone::try_from(assigned.set_at).ok()),
+        set_at: assigned
+            .filter(|assigned| assigned.origin != Origin::Bound)
+            .and_then(|assigned| TimestampWithTimeZone::try_from(assigned.set_at).ok()),
         lifetime: guc::context_lifetime(),
         problem,
         role: role::current_role(),

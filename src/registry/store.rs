@@ -182,11 +182,12 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 4] = [
+const ADMIN_RIGHTS: [&str; 5] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
     "SELECT ON tenancy.protected_tables, tenancy.exempt_roles, tenancy.violations",
+    "SELECT ON tenancy.signing_keys, tenancy.role_bindings",
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
@@ -219,7 +220,8 @@ fn admin_functions() -> Result<Vec<Deparsed>, TenancyError> {
                FROM pg_catalog.pg_proc p
               WHERE p.pronamespace = 'tenancy'::pg_catalog.regnamespace
                 AND p.prokind IN ('f', 'p')
-                AND p.proname NOT IN ('grant_admin', 'revoke_admin', 'exempt_role', 'unexempt_role')
+                AND p.proname NOT IN ('grant_admin', 'revoke_admin', 'exempt_role', 'unexempt_role', 'add_signing_key',
+                                      'retire_signing_key', 'sign_tenant_token', 'bind_role', 'unbind_role')
                 AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(
                                     COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
                                  WHERE a.grantee = 0)
