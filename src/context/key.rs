@@ -145,7 +145,9 @@ fn from_jwk(algorithm: Algorithm, jwk: &Jwk) -> Result<Material, &'static str> {
         return Err("The JSON Web Key is of another kind or curve.");
     }
     let bytes = |member: &Option<String>| match member {
-        Some(text) => Base64UrlUnpadded::decode_vec(text).map(Some).map_err(|_| "A member of the key is not base64url."),
+        Some(text) => {
+            Base64UrlUnpadded::decode_vec(text).map(Some).map_err(|_| "A member of the key is not base64url.")
+        }
         None => Ok(None),
     };
     const INCOMPLETE: &str = "A member of the JSON Web Key is missing or of the wrong length.";
@@ -264,6 +266,180 @@ impl Key {
             Self::Hs256(_) => true,
             Self::EdDsa { private, .. } => private.is_some(),
             Self::Es256 { private, .. } => private.is_some(),
+        }
+    }
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    /// RFC 7515, A.1.
+    const OCT: &str =
+        r#"{"kty":"oct","k":"AyM1SysPpbyDfgZld3umj1qzKObwVMkoqQ-EstJQLr_T-1qS0gZH75aKtMN3Yj0iPS4hcgUuTwjAzZr1Z9CAow"}"#;
+    const HS256: &str = "eyJ0eXAiOiJKV1QiLA0KICJhbGciOiJIUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.dBjftJeZ4CVP-mB92K27uhbUJU1p1r_wW1gFWFOEjXk";
+    /// RFC 7515, A.3.
+    const EC: &str = r#"{"kty":"EC","crv":"P-256","x":"f83OJ3D2xF1Bg8vub9tLe1gHMzV76e8Tus9uPHvRVEU","y":"x_FEzRu9m36HLN_tue659LNpXW6pCyStikYjKIWI5a0","d":"jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI"}"#;
+    const ES256: &str = "eyJhbGciOiJFUzI1NiJ9.eyJpc3MiOiJqb2UiLA0KICJleHAiOjEzMDA4MTkzODAsDQogImh0dHA6Ly9leGFtcGxlLmNvbS9pc19yb290Ijp0cnVlfQ.DtEhU3ljbEg8L38VWAfUAqOyKAM6-Xx-F4GawxaepmXFCgfTjDxw5djxLa8ISlSApmWQxfKTUJqPP3-Kg6NU1Q";
+    /// RFC 8037, A.1 and A.4.
+    const OKP: &str = r#"{"kty":"OKP","crv":"Ed25519","d":"nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A","x":"11qYAYKxCrfVS_7TyWQHOg7hcvPapiMlrwIaaPcHURo"}"#;
+    const EDDSA: &str = "eyJhbGciOiJFZERTQSJ9.RXhhbXBsZSBvZiBFZDI1NTE5IHNpZ25pbmc.hgyY0il_MGCjP0JzlnLWG1PPOt7-09PGcvMg3AIbQR6dWbhijcNR4ki4iylGjg5BhVsPt9g7sVvpAr_MuM0KAg";
+
+    const VECTORS: [(Algorithm, &str, &str); 3] =
+        [(Algorithm::Hs256, OCT, HS256), (Algorithm::EdDsa, OKP, EDDSA), (Algorithm::Es256, EC, ES256)];
+
+    fn key(algorithm: Algorithm, text: &str) -> Key {
+        Key::new(algorithm, &Material::read(algorithm, text).unwrap()).unwrap()
+    }
+
+    fn fault(algorithm: Algorithm, text: &str) -> &'static str {
+        match Material::read(algorithm, text) {
+            Err(TenancyError::MalformedSigningKey { what, .. }) => what,
+            other => panic!("{text}: {other:?}"),
+        }
+    }
+
+    fn parts(token: &str) -> (&[u8], Vec<u8>) {
+        let (message, signature) = token.rsplit_once('.').unwrap();
+        (message.as_bytes(), Base64UrlUnpadded::decode_vec(signature).unwrap())
+    }
+
+    #[test]
+    fn the_examples_of_the_rfcs_verify_and_nothing_near_them() {
+        for (algorithm, jwk, token) in VECTORS {
+            let key = key(algorithm, jwk);
+            let (message, signature) = parts(token);
+            assert!(key.verifies(message, &signature), "{algorithm:?}");
+            for bit in 0..8 * signature.len() {
+                let mut forged = signature.clone();
+                forged[bit / 8] ^= 1 << (bit % 8);
+                assert!(!key.verifies(message, &forged), "{algorithm:?} bit {bit}");
+            }
+            for length in 0..signature.len() {
+                assert!(!key.verifies(message, &signature[..length]), "{algorithm:?} length {length}");
+            }
+            assert!(!key.verifies(message, &[&signature[..], &[0]].concat()));
+            assert!(!key.verifies(&message[1..], &signature));
+        }
+    }
+
+    #[test]
+    fn the_deterministic_signatures_of_the_rfcs_come_out() {
+        for (algorithm, jwk, token) in [VECTORS[0], VECTORS[1]] {
+            let (message, signature) = parts(token);
+            assert_eq!(key(algorithm, jwk).sign(message).unwrap(), signature, "{algorithm:?}");
+        }
+        // ES256 has as many signatures as there are numbers; ours is good.
+        let es256 = key(Algorithm::Es256, EC);
+        assert!(es256.verifies(b"message", &es256.sign(b"message").unwrap()));
+    }
+
+    #[test]
+    fn no_algorithm_takes_anothers_signature() {
+        for (algorithm, jwk, _) in VECTORS {
+            for (_, _, token) in VECTORS.into_iter().filter(|(other, ..)| *other != algorithm) {
+                let (message, signature) = parts(token);
+                assert!(!key(algorithm, jwk).verifies(message, &signature));
+            }
+        }
+        // The classic: the public key's bytes as the secret of HS256.
+        let public = Material::read(Algorithm::EdDsa, OKP).unwrap().public.unwrap();
+        let confused = Key::new(Algorithm::Hs256, &Material { public: None, private: Some(public) }).unwrap();
+        let forged = confused.sign(b"message").unwrap();
+        assert!(!key(Algorithm::EdDsa, OKP).verifies(b"message", &forged));
+    }
+
+    const ED25519_PRIVATE: &str = "-----BEGIN PRIVATE KEY-----\nMC4CAQAwBQYDK2VwBCIEIJ1hsZ3v/VpguoRK9JLsLMREScVpezJpGXA7rAMcrn9g\n-----END PRIVATE KEY-----\n";
+    const ED25519_PUBLIC: &str = "-----BEGIN PUBLIC KEY-----\nMCowBQYDK2VwAyEA11qYAYKxCrfVS/7TyWQHOg7hcvPapiMlrwIaaPcHURo=\n-----END PUBLIC KEY-----\n";
+
+    #[test]
+    fn pem_and_jwk_are_the_same_key() {
+        let jwk = Material::read(Algorithm::EdDsa, OKP).unwrap();
+        let private = Material::read(Algorithm::EdDsa, ED25519_PRIVATE).unwrap();
+        let public = Material::read(Algorithm::EdDsa, ED25519_PUBLIC).unwrap();
+        assert!(jwk == private && public.public == private.public && public.private.is_none());
+        assert!(key(Algorithm::EdDsa, ED25519_PRIVATE).can_sign() && !key(Algorithm::EdDsa, ED25519_PUBLIC).can_sign());
+
+        use p256::pkcs8::{EncodePrivateKey, EncodePublicKey, LineEnding};
+        let ec = Material::read(Algorithm::Es256, EC).unwrap();
+        let secret = p256::SecretKey::from_slice(ec.private.as_deref().unwrap()).unwrap();
+        for pem in [secret.to_pkcs8_pem(LineEnding::LF).unwrap(), secret.to_sec1_pem(LineEnding::CRLF).unwrap()] {
+            assert!(Material::read(Algorithm::Es256, &pem).unwrap() == ec);
+        }
+        let pem = secret.public_key().to_public_key_pem(LineEnding::LF).unwrap();
+        let public = Material::read(Algorithm::Es256, &pem).unwrap();
+        assert!(public.public == ec.public && public.private.is_none());
+    }
+
+    #[test]
+    fn a_secret_is_text_or_base64_and_long_enough() {
+        let text = Material::read(Algorithm::Hs256, "0123456789abcdef0123456789abcdef").unwrap();
+        let base64 = Material::read(Algorithm::Hs256, "base64:MDEyMzQ1Njc4OWFiY2RlZjAxMjM0NTY3ODlhYmNkZWY=\n").unwrap();
+        assert!(text == base64);
+        assert_eq!(fault(Algorithm::Hs256, "0123456789abcdef0123456789abcde"), "The secret is shorter than 32 bytes.");
+        assert_eq!(fault(Algorithm::Hs256, ""), "The secret is shorter than 32 bytes.");
+        assert_eq!(fault(Algorithm::Hs256, "base64:MDEyMzQ1"), "The secret is shorter than 32 bytes.");
+        assert_eq!(fault(Algorithm::Hs256, &"x".repeat(1025)), "The secret is longer than 1024 bytes.");
+        assert_eq!(fault(Algorithm::Hs256, "base64:?"), "What follows base64: is not base64.");
+    }
+
+    #[test]
+    fn what_is_no_key_of_the_algorithm_is_refused() {
+        assert_eq!(fault(Algorithm::Hs256, ED25519_PUBLIC), "It is a PEM key, not a shared secret.");
+        for (algorithm, text) in [
+            (Algorithm::EdDsa, "secret"),
+            (Algorithm::EdDsa, "-----BEGIN PRIVATE KEY-----\nMC4C\n-----END PRIVATE KEY-----"),
+            (Algorithm::Es256, ED25519_PRIVATE),
+            (Algorithm::Es256, ED25519_PUBLIC),
+        ] {
+            assert_eq!(fault(algorithm, text), "It is not a PEM key of this kind.", "{text}");
+        }
+        for (algorithm, jwk) in [
+            (Algorithm::Hs256, OKP),
+            (Algorithm::EdDsa, EC),
+            (Algorithm::Es256, OKP),
+            (Algorithm::Es256, OCT),
+            (Algorithm::EdDsa, &OKP.replace("Ed25519", "Ed448")),
+            (Algorithm::Es256, &EC.replace("P-256", "P-384")),
+        ] {
+            assert_eq!(fault(algorithm, jwk), "The JSON Web Key is of another kind or curve.", "{jwk}");
+        }
+        let said = |member: &str| OCT.replace("\"kty\"", &format!("{member},\"kty\""));
+        assert_eq!(
+            fault(Algorithm::Hs256, &said(r#""alg":"HS512""#)),
+            "The JSON Web Key says it is for another algorithm."
+        );
+        assert_eq!(fault(Algorithm::Hs256, &said(r#""use":"enc""#)), "The JSON Web Key is not for signatures.");
+        assert!(Material::read(Algorithm::Hs256, &said(r#""use":"sig","alg":"HS256""#)).is_ok());
+        assert_eq!(fault(Algorithm::Hs256, r#"{"kty":"oct","k":"AAAA"}"#), "The secret is shorter than 32 bytes.");
+        assert_eq!(fault(Algorithm::Hs256, "{"), "It is not a JSON Web Key.");
+    }
+
+    #[test]
+    fn halves_of_two_keys_are_no_pair() {
+        let other =
+            OKP.replace("nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A", "TM0Imyj_ltqdtsNG7BFOD1uKMZ81q6Yk2oz27U-4pvs");
+        let different = "The public and the private part of the key do not belong together.";
+        assert_eq!(fault(Algorithm::EdDsa, &other), different);
+        let other =
+            EC.replace("jpsQnnGQmL-YBIffH1136cspYG6-0iY7X1fCE9-E9LI", "nWGxne_9WmC6hEr0kuwsxERJxWl7MmkZcDusAxyuf2A");
+        assert_eq!(fault(Algorithm::Es256, &other), different);
+    }
+
+    #[test]
+    fn points_that_sign_for_anybody_or_are_on_no_curve_are_refused() {
+        let zero = Base64UrlUnpadded::encode_string(&[0; 32]);
+        let jwk = format!(r#"{{"kty":"OKP","crv":"Ed25519","x":"{zero}"}}"#);
+        assert_eq!(fault(Algorithm::EdDsa, &jwk), "The key is a weak one: anybody could sign for it.");
+        let jwk = format!(r#"{{"kty":"EC","crv":"P-256","x":"{zero}","y":"{zero}"}}"#);
+        assert_eq!(fault(Algorithm::Es256, &jwk), "It is not a key of this algorithm.");
+    }
+
+    #[test]
+    fn a_key_is_never_shown() {
+        for (algorithm, jwk, _) in VECTORS {
+            let material = Material::read(algorithm, jwk).unwrap();
+            assert_eq!(format!("{material:?} {:?}", key(algorithm, jwk)), format!("Material {}", algorithm.name()));
         }
     }
 }

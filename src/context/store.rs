@@ -208,12 +208,16 @@ pub fn bind_role(oid: Oid, tenant: &str) -> Result<(), TenancyError> {
         &[oid.into(), id.into()],
         |row| row.must::<Uuid>(1),
     )?;
-    match stored.first() {
-        Some(stored) if *stored != id => {
-            Err(TenancyError::RoleBoundElsewhere { role, tenant: stored.to_string() })
-        }
-        _ => Ok(()),
+    if let Some(stored) = stored.first().filter(|stored| **stored != id) {
+        return Err(TenancyError::RoleBoundElsewhere { role, tenant: stored.to_string() });
     }
+    let can_login = Sql::text("SELECT rolcanlogin FROM pg_catalog.pg_roles WHERE oid = $1");
+    if spi::read(&can_login, &[oid.into()], |row| row.must::<bool>(1))? == [false] {
+        spi::notice(&format!(
+            "role \"{role}\" cannot log in; a binding is for the role that does, not for its members"
+        ));
+    }
+    Ok(())
 }
 
 /// Takes a binding off; also that of a role that has been dropped.

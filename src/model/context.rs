@@ -251,7 +251,10 @@ mod tests {
         assert_eq!(try_set(Source::Session, &Session { sealed: Some(&blue), ..FRESH }), Ok(Origin::Transaction));
         let sealed = Session { sealed: Some(&red), ..FRESH };
         assert!(matches!(try_set(Source::Session, &sealed), Err(TenancyError::SecondTenant { .. })));
-        assert_eq!(try_set(Source::Session, &Session { permission: Permission::Switch, ..sealed }), Ok(Origin::Switched));
+        assert_eq!(
+            try_set(Source::Session, &Session { permission: Permission::Switch, ..sealed }),
+            Ok(Origin::Switched)
+        );
     }
 
     #[test]
@@ -264,13 +267,14 @@ mod tests {
 
     #[test]
     fn in_signed_mode_an_ordinary_role_needs_a_token() {
-        let unsigned = |session: &Session<'_>| {
-            matches!(try_set(Source::Session, session), Err(TenancyError::UnsignedTenant { tenant }) if tenant == "blue")
-        };
+        let unsigned = |session: &Session<'_>| matches!(try_set(Source::Session, session), Err(TenancyError::UnsignedTenant { tenant }) if tenant == "blue");
         assert!(unsigned(&SIGNED));
         assert!(unsigned(&Session { superuser: true, ..SIGNED }), "to store a value is another matter");
         assert_eq!(try_set(Source::Session, &Session { permission: Permission::Token, ..SIGNED }), Ok(Origin::Signed));
-        assert_eq!(try_set(Source::Session, &Session { permission: Permission::Switch, ..SIGNED }), Ok(Origin::Switched));
+        assert_eq!(
+            try_set(Source::Session, &Session { permission: Permission::Switch, ..SIGNED }),
+            Ok(Origin::Switched)
+        );
         assert_eq!(try_set(Source::Session, &Session { privileged: true, ..SIGNED }), Ok(Origin::Transaction));
         // The refusal does not tell which tenant the transaction belongs to.
         let red = key("red");

@@ -483,9 +483,8 @@ fn checked(bytes: &[u8], source: Source) -> Result<Option<Accepted>, TenancyErro
     }
 
     let key: Key = text.parse()?;
-    let accept = |assigned, marked| {
-        Ok(Some(Accepted { assigned, shown: text.to_owned(), dimensions: String::new(), marked }))
-    };
+    let accept =
+        |assigned, marked| Ok(Some(Accepted { assigned, shown: text.to_owned(), dimensions: String::new(), marked }));
     if ADOPTING.get() && source == Source::Session {
         // Naming the pinned tenant leaves the connection pinned; any other is refused when it is used.
         let is_pinned = PINNED.get().is_some_and(|pinned| same_tenant(&pinned, &key));

@@ -26,7 +26,12 @@ pub fn install() {
 /// Shows other sessions something else than the statement at hand.
 pub fn cover_activity() {
     // SAFETY: the server copies the text.
-    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, c"SELECT tenancy.add_signing_key(...)".as_ptr()) };
+    unsafe {
+        pg_sys::pgstat_report_activity(
+            pg_sys::BackendState::STATE_RUNNING,
+            c"SELECT tenancy.add_signing_key(...)".as_ptr(),
+        )
+    };
 }
 
 #[pg_guard]
@@ -92,10 +97,13 @@ mod tests {
 
     #[test]
     fn a_statement_that_adds_a_key_is_known_in_any_spelling() {
-        for text in ["SELECT tenancy.add_signing_key('a')", "select Tenancy . \"ADD_SIGNING_KEY\"", "xx add_signing_key"] {
+        for text in
+            ["SELECT tenancy.add_signing_key('a')", "select Tenancy . \"ADD_SIGNING_KEY\"", "xx add_signing_key"]
+        {
             assert!(names_a_key(text.as_bytes()), "{text}");
         }
-        for text in ["", "add_signing", "SELECT tenancy.retire_signing_key('a')", "SELECT * FROM tenancy.signing_keys"] {
+        for text in ["", "add_signing", "SELECT tenancy.retire_signing_key('a')", "SELECT * FROM tenancy.signing_keys"]
+        {
             assert!(!names_a_key(text.as_bytes()), "{text}");
         }
     }
@@ -106,7 +114,10 @@ mod tests {
             // SAFETY: a C string.
             unsafe { said_before_the_statement(text.as_ptr()) }
         };
-        assert_eq!(said(c"duration: 1.2 ms  statement: SELECT 'secret'"), format!("duration: 1.2 ms  statement: {HIDDEN}"));
+        assert_eq!(
+            said(c"duration: 1.2 ms  statement: SELECT 'secret'"),
+            format!("duration: 1.2 ms  statement: {HIDDEN}")
+        );
         assert_eq!(said(c"execute x: SELECT 'secret'"), HIDDEN);
     }
 }
