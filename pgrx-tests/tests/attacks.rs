@@ -25,6 +25,8 @@ mod catalogs;
 mod context;
 #[path = "attacks/drift.rs"]
 mod drift;
+#[path = "attacks/fence.rs"]
+mod fence;
 #[path = "attacks/integrity.rs"]
 mod integrity;
 #[path = "attacks/keys.rs"]
@@ -35,6 +37,8 @@ mod pins;
 mod privilege;
 #[path = "attacks/rows.rs"]
 mod rows;
+#[path = "attacks/sessions.rs"]
+mod sessions;
 #[path = "attacks/side_channels.rs"]
 mod side_channels;
 #[path = "attacks/stage.rs"]
@@ -45,9 +49,11 @@ const STORIES: &[&[&str]] = &[
     catalogs::STORIES,
     context::STORIES,
     drift::STORIES,
+    fence::STORIES,
     integrity::STORIES,
     keys::STORIES,
     pins::STORIES,
     privilege::STORIES,
+    sessions::STORIES,
     side_channels::STORIES,
 ];

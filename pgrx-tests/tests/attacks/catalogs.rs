@@ -1,10 +1,21 @@
 //! THREATS (d): what plans, statistics, activity views and shared name spaces tell of other tenants.
 
+use std::time::Duration;
+
 use crate::stage::{Attacker, Stage, stories};
+use pg_tenancy_tests::Session;
+use postgres::fallible_iterator::FallibleIterator;
 
 stories![
+    d07_estimates_of_a_plan_do_not_tell_what_is_common,
+    d08_rows_removed_by_a_filter_do_not_count_other_tenants_rows,
     d09_the_catalog_tells_how_many_rows_a_table_has,
+    d11_sizes_do_not_tell_how_much_others_write,
+    d17_notifications_are_not_passed_between_tenants,
+    d18_advisory_locks_are_not_passed_between_tenants,
+    d19_names_of_other_sessions_tables_tell_nothing,
     d20_the_places_of_own_rows_tell_how_many_were_written_between,
+    d26_buffers_of_a_point_lookup_do_not_tell_whether_a_row_is_there,
 ];
 
 /// `count` more letters of blue's, whom nobody else should be able to count.
@@ -16,11 +27,169 @@ fn blue_writes(stage: &Stage, from: i32, count: i32) {
     ));
 }
 
+/// The number after `label` in that plan.
+#[track_caller]
+fn number(session: &Session, explain: &str, label: &str) -> u64 {
+    let plan = session.rows(explain).join("\n");
+    let (_, rest) = plan.split_once(label).unwrap_or_else(|| panic!("no \"{label}\" in {plan}"));
+    rest.split(|c: char| !c.is_ascii_digit()).next().and_then(|digits| digits.parse().ok()).expect("a number follows")
+}
+
+fn d07_estimates_of_a_plan_do_not_tell_what_is_common(stage: &Stage) {
+    blue_writes(stage, 100, 500);
+    stage.db.admin().run(
+        "INSERT INTO letters SELECT n, (SELECT id FROM tenancy.tenants WHERE code = 'red'), 'x' || n FROM generate_series(1000, 1500) n;
+         ANALYZE letters",
+    );
+    let session = stage.as_red();
+    let guess = |item: &str| format!("EXPLAIN SELECT FROM letters WHERE item = '{item}'");
+    if stage.holds("D07") {
+        let explain = guess("blue''s common value");
+        stage.db.admin().run(&format!(
+            "CREATE VIEW over_letters AS SELECT item FROM letters; GRANT SELECT ON over_letters TO {}",
+            stage.app
+        ));
+        session.run("PREPARE p AS SELECT item FROM letters");
+        for explain in [
+            explain.as_str(),
+            "EXPLAIN (FORMAT json) SELECT FROM letters",
+            "EXPLAIN EXECUTE p",
+            "EXPLAIN UPDATE letters SET item = 'x'",
+            "EXPLAIN DELETE FROM letters",
+            "EXPLAIN INSERT INTO letters (id, item) SELECT 9, item FROM letters",
+            "EXPLAIN CREATE TABLE t AS SELECT item FROM letters",
+            "EXPLAIN DECLARE c CURSOR FOR SELECT item FROM letters",
+            "EXPLAIN SELECT FROM naive WHERE EXISTS (SELECT FROM letters)",
+            "EXPLAIN WITH l AS MATERIALIZED (SELECT item FROM letters) SELECT item FROM l",
+            "EXPLAIN SELECT item FROM over_letters",
+            "DO $$ BEGIN EXECUTE 'EXPLAIN SELECT FROM letters'; END $$",
+        ] {
+            assert!(session.refused_inside("42501", explain).hint().is_some());
+        }
+        session.run("EXPLAIN SELECT item FROM naive; EXPLAIN SELECT 1");
+        stage.db.admin().run(&explain);
+    } else {
+        let common = number(&session, &guess("blue''s common value"), " rows=");
+        let rare = number(&session, &guess("nothing like this"), " rows=");
+        assert!(common > 10 * rare, "{common} {rare}");
+    }
+}
+
+fn d08_rows_removed_by_a_filter_do_not_count_other_tenants_rows(stage: &Stage) {
+    blue_writes(stage, 100, 7);
+    stage.db.admin().run(
+        "INSERT INTO letters SELECT n, (SELECT id FROM tenancy.tenants WHERE code = 'red'), 'x' || n FROM generate_series(1000, 2000) n;
+         CREATE INDEX ON letters (item); ANALYZE letters",
+    );
+    let session = stage.as_red();
+    let explain =
+        "EXPLAIN (ANALYZE, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM letters WHERE item = 'blue''s common value'";
+    if stage.holds("D08") {
+        session.refused_inside("42501", explain);
+        session.refused_inside("42501", "EXPLAIN (ANALYZE, VERBOSE, FORMAT yaml) SELECT item FROM letters");
+        session.refused_inside("42501", "EXPLAIN ANALYZE UPDATE letters SET item = item");
+    } else {
+        session.run("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off");
+        assert_eq!(number(&session, explain, "Rows Removed by Filter: "), 7);
+    }
+}
+
 fn d09_the_catalog_tells_how_many_rows_a_table_has(stage: &Stage) {
     blue_writes(stage, 100, 498);
     stage.db.admin().run("ANALYZE letters");
     let session = stage.as_red();
     session.holds_or_sees(stage.holds("D09"), "SELECT reltuples FROM pg_class WHERE relname = 'letters'", &["500"]);
+}
+
+fn d11_sizes_do_not_tell_how_much_others_write(stage: &Stage) {
+    let session = stage.as_red();
+    for size in [
+        "pg_relation_size('letters')",
+        "pg_table_size('letters')",
+        "pg_total_relation_size('letters')",
+        "pg_indexes_size('letters')",
+    ] {
+        if stage.holds("D11") {
+            assert!(session.refused_inside("42501", &format!("SELECT {size}")).hint().is_some());
+            continue;
+        }
+        let before: i64 = session.value(&format!("SELECT {size}")).parse().expect("a size");
+        let next: i32 = stage.db.admin().value("SELECT max(id) FROM letters").parse().expect("an id");
+        blue_writes(stage, next + 1, 2000);
+        let after: i64 = session.value(&format!("SELECT {size}")).parse().expect("a size");
+        assert!(after > before, "{size} went from {before} to {after}");
+    }
+    if stage.holds("D11") {
+        session.refused_inside(
+            "42501",
+            "SELECT sum(pg_relation_size(oid, 'main')) FROM pg_class WHERE relname ~ 'letters'",
+        );
+        session.refused_inside("42501", "SELECT pg_database_size(current_database())");
+    }
+}
+
+fn d17_notifications_are_not_passed_between_tenants(stage: &Stage) {
+    let notify = ["NOTIFY jobs, 'blue has a customer'", "SELECT pg_notify('jobs', 'blue has a customer')"];
+    if stage.holds("D17") {
+        let session = stage.as_red();
+        for sql in notify.into_iter().chain(["LISTEN jobs", "DO $$ BEGIN PERFORM pg_notify('jobs', 'x'); END $$"]) {
+            assert!(session.refused_inside("42501", sql).hint().is_some());
+        }
+        session.run("UNLISTEN *");
+        stage.db.admin().run("LISTEN jobs; NOTIFY jobs");
+        return;
+    }
+    let red = stage.login();
+    red.run("LISTEN jobs");
+    let blue = stage.login_as(&stage.app, "blue");
+    for sql in notify {
+        blue.run(sql);
+    }
+    blue.run("COMMIT");
+    red.run("SELECT");
+    let mut client = red.client();
+    let told = client.notifications().timeout_iter(Duration::from_millis(200)).next().expect("the connection lives");
+    assert_eq!(told.map(|told| told.payload().to_owned()).as_deref(), Some("blue has a customer"));
+}
+
+fn d18_advisory_locks_are_not_passed_between_tenants(stage: &Stage) {
+    if stage.holds("D18") {
+        let session = stage.as_red();
+        for call in [
+            "pg_advisory_lock(42)",
+            "pg_advisory_xact_lock(42)",
+            "pg_try_advisory_lock(42)",
+            "pg_try_advisory_xact_lock(42, 1)",
+            "pg_advisory_lock_shared(42)",
+            "pg_try_advisory_xact_lock_shared(42)",
+            "pg_advisory_unlock(42)",
+            "pg_advisory_unlock_all()",
+        ] {
+            assert!(session.refused_inside("42501", &format!("SELECT {call}")).hint().is_some());
+        }
+        stage.db.admin().run("SELECT pg_advisory_xact_lock(42)");
+    } else {
+        let blue = stage.login_as(&stage.app, "blue");
+        blue.run("SELECT pg_advisory_xact_lock(42)");
+        stage.as_red().sees("SELECT pg_try_advisory_xact_lock(42)", &["f"]);
+    }
+}
+
+fn d19_names_of_other_sessions_tables_tell_nothing(stage: &Stage) {
+    let names = "SELECT relname FROM pg_class WHERE relname LIKE 'merger%'";
+    let blue = stage.login_as(&stage.app, "blue");
+    if stage.holds("D19") {
+        blue.refused_inside("42501", "CREATE TEMP TABLE merger_with_acme AS SELECT item FROM letters");
+        // What goes with its transaction is never seen by another one.
+        blue.run("CREATE TEMP TABLE merger_with_acme ON COMMIT DROP AS SELECT item FROM letters");
+        stage.as_red().sees(names, &[]);
+    } else {
+        blue.run("CREATE TEMP TABLE merger_with_acme AS SELECT item FROM letters; COMMIT");
+        let red = stage.as_red();
+        red.sees(names, &["merger_with_acme"]);
+        let schema = red.value("SELECT relnamespace::regnamespace FROM pg_class WHERE relname LIKE 'merger%'");
+        red.refused("42501", &format!("SELECT item FROM {schema}.merger_with_acme"));
+    }
 }
 
 fn d20_the_places_of_own_rows_tell_how_many_were_written_between(stage: &Stage) {
@@ -32,4 +201,21 @@ fn d20_the_places_of_own_rows_tell_how_many_were_written_between(stage: &Stage) 
     let places =
         "SELECT string_agg(split_part(trim(ctid::text, '()'), ',', 2), ' ' ORDER BY id) FROM letters WHERE id > 9";
     session.holds_or_sees(stage.holds("D20"), places, &["3 9"]);
+}
+
+fn d26_buffers_of_a_point_lookup_do_not_tell_whether_a_row_is_there(stage: &Stage) {
+    let session = stage.as_red();
+    let lookup = |id: i32| {
+        format!("EXPLAIN (ANALYZE, BUFFERS, COSTS OFF, TIMING OFF, SUMMARY OFF) SELECT FROM letters WHERE id = {id}")
+    };
+    if stage.holds("D26") {
+        session.refused_inside("42501", &lookup(2));
+        session.refused_inside("42501", &lookup(999));
+    } else {
+        session.run("SET LOCAL enable_seqscan = off; SET LOCAL enable_bitmapscan = off");
+        session.run("SELECT FROM letters WHERE id = 2; SELECT FROM letters WHERE id = 999");
+        let hits = |id| number(&session, &lookup(id), "hit=");
+        let (_, there, absent) = (hits(2), hits(2), hits(999));
+        assert!(there > absent, "{there} {absent}");
+    }
 }

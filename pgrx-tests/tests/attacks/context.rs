@@ -354,6 +354,7 @@ fn a23_one_message_with_several_statements_is_one_transaction(stage: &Stage) {
 }
 
 fn a26_a_policy_frozen_into_a_plan_cannot_show_another_tenant(stage: &Stage) {
+    stage.choose("tenancy.session_hygiene = off");
     stage.db.admin().run(
         "CREATE FUNCTION frozen_naive() RETURNS text LANGUAGE sql IMMUTABLE AS $$ SELECT current_setting('naive.tenant') $$;
          CREATE FUNCTION frozen() RETURNS uuid LANGUAGE sql IMMUTABLE AS 'SELECT tenancy.current_tenant_id()';
@@ -376,6 +377,7 @@ fn a26_a_policy_frozen_into_a_plan_cannot_show_another_tenant(stage: &Stage) {
 }
 
 fn a27_a_generic_plan_follows_the_tenant(stage: &Stage) {
+    stage.choose("tenancy.session_hygiene = off");
     let session = stage.login();
     for mode in ["force_generic_plan", "force_custom_plan", "auto"] {
         session.run(&format!("SET plan_cache_mode = {mode}"));
@@ -660,6 +662,7 @@ fn a_released_savepoint_keeps_the_tenant_and_the_seal(stage: &Stage) {
 }
 
 fn a_cursor_keeps_its_tenant_and_nobody_elses(stage: &Stage) {
+    stage.choose("tenancy.session_hygiene = off");
     let session = stage.as_red();
     session.run("DECLARE mine CURSOR FOR SELECT item FROM letters");
     session.refused_inside("42501", "SELECT tenancy.set_tenant('blue')");
@@ -674,6 +677,7 @@ fn a_cursor_keeps_its_tenant_and_nobody_elses(stage: &Stage) {
 }
 
 fn a_held_cursor_cannot_outlive_a_cleared_tenant(stage: &Stage) {
+    stage.choose("tenancy.session_hygiene = off");
     let session = stage.as_red();
     session.run("DECLARE held CURSOR WITH HOLD FOR SELECT item FROM letters; SELECT tenancy.clear_tenant()");
     session.refused("55000", "COMMIT");

@@ -111,6 +111,8 @@ fn e07_a_child_with_a_second_parent_is_refused_or_closed_on_that_side_too(stage:
 }
 
 fn a27_a_generic_plan_prunes_partitions_anew_for_each_tenant(stage: &Stage) {
+    stage.choose("tenancy.session_hygiene = off");
+    stage.choose("tenancy.explain_guard = off");
     let admin = stage.db.admin();
     admin.run("CREATE TABLE spread (id int, tenant_id uuid NOT NULL, item text) PARTITION BY LIST (tenant_id)");
     for tenant in [&stage.red, &stage.blue] {
@@ -221,8 +223,14 @@ fn copies_made_in_a_tenants_transaction_hold_its_rows_only(stage: &Stage) {
     session
         .run("CREATE TABLE copy AS SELECT * FROM letters; CREATE MATERIALIZED VIEW snapshot AS SELECT * FROM letters");
     session.run("SELECT * INTO other FROM letters");
-    for copy in ["copy", "snapshot", "other"] {
+    for copy in ["copy", "other"] {
         session.sees(&format!("SELECT item FROM {copy}"), &[MINE]);
+    }
+    if stage.setting.has_fence() {
+        // Nobody can tell whose rows a materialized view holds.
+        session.refused_inside("42501", "SELECT item FROM snapshot");
+    } else {
+        session.sees("SELECT item FROM snapshot", &[MINE]);
     }
     session.run("COMMIT");
     session.refused("55000", "REFRESH MATERIALIZED VIEW snapshot");

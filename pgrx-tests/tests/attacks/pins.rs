@@ -83,8 +83,14 @@ fn a_pin_of_the_database_cannot_be_taken_off_by_the_role(stage: &Stage) {
     for value in ["= ''", "= 'blue'", "FROM CURRENT"] {
         session.refused("42501", &format!("ALTER ROLE {} SET app.current_tenant_id {value}", stage.app));
     }
-    session.run(&format!("ALTER ROLE {} RESET app.current_tenant_id", stage.app));
-    session.run(&format!("ALTER ROLE {} RESET ALL", stage.app));
+    for reset in ["RESET app.current_tenant_id", "RESET ALL"] {
+        let reset = format!("ALTER ROLE {} {reset}", stage.app);
+        if stage.setting.has_fence() {
+            session.refused("42501", &reset);
+        } else {
+            session.run(&reset);
+        }
+    }
     session.refused("42501", &format!("ALTER DATABASE {} RESET app.current_tenant_id", stage.database()));
     let session = stage.login();
     session.sees_only_red();

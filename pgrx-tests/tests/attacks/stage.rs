@@ -97,6 +97,11 @@ impl Stage {
         rows::held(row).is_in(self.setting)
     }
 
+    /// For later connections: a setting of ours that a superuser chose for this database.
+    pub fn choose(&self, setting: &str) {
+        self.db.admin().run(&format!("ALTER DATABASE {} SET {setting}", self.database()));
+    }
+
     /// A connection of the application, with no tenant.
     #[track_caller]
     pub fn login(&self) -> Session {
