@@ -28,7 +28,6 @@ pub extern "C-unwind" fn _PG_init() {
     pg::watched::watch();
     pg::hush::install();
     pg::protected::watch();
-    pg::exempt::watch();
     if pg::session::is_shared_preload() {
         pg::violations::share();
         pg::hooks::install(fence::RULES);

@@ -1,39 +1,20 @@
 //! The roles that the fence lets past row security, as the backend remembers them.
 
-use super::table;
+use super::watched::{self, EXEMPT_ROLES};
 use crate::error::TenancyError;
 use pgrx::datum::TimestampWithTimeZone;
 use pgrx::pg_sys;
-use pgrx::prelude::*;
 use std::cell::RefCell;
 use std::rc::Rc;
 
 /// A role and the moment its exemption ends, in microseconds of `timestamptz`; None for never.
 type Exemption = (pg_sys::Oid, Option<i64>);
 
-#[derive(Default)]
-struct Memory {
-    table: Option<pg_sys::Oid>,
-    roles: Option<Rc<[Exemption]>>,
-}
+/// All exemptions, as of so many changes of the table.
+type Known = (u64, Rc<[Exemption]>);
 
 thread_local! {
-    static MEMORY: RefCell<Memory> = RefCell::default();
-}
-
-/// Watches for changes of `tenancy_internal.exempt_roles`; called once, from `_PG_init`.
-pub fn watch() {
-    // SAFETY: the callback is guarded, touches only this backend's memory and raises nothing.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0)) };
-}
-
-#[pg_guard]
-unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
-    MEMORY.with_borrow_mut(|memory| {
-        if relation == pg_sys::InvalidOid || memory.table.is_none_or(|table| table == relation) {
-            *memory = Memory::default();
-        }
-    });
+    static KNOWN: RefCell<Option<Known>> = const { RefCell::new(None) };
 }
 
 /// Whether `role` is exempt now.
@@ -45,21 +26,20 @@ pub fn is_exempt(role: pg_sys::Oid) -> Result<bool, TenancyError> {
 }
 
 fn exemptions() -> Result<Rc<[Exemption]>, TenancyError> {
-    if let Some(roles) = MEMORY.with_borrow(|memory| memory.roles.clone()) {
-        return Ok(roles);
-    }
-    let Some(table) = table::oid(c"tenancy_internal", c"exempt_roles") else { return Ok([].into()) };
-    MEMORY.with_borrow_mut(|memory| memory.table = Some(table));
-    let roles: Rc<[Exemption]> = table::scan(table, pg_sys::InvalidOid, &[], |row| {
-        let until = row.get::<TimestampWithTimeZone>(c"until").map(i64::from);
-        Ok((row.get::<pg_sys::Oid>(c"role").unwrap_or(pg_sys::InvalidOid), until))
-    })?
-    .into();
-    // A change that arrived while the table was read has emptied the memory: read again next time.
-    MEMORY.with_borrow_mut(|memory| {
-        if memory.table == Some(table) {
-            memory.roles = Some(roles.clone());
+    loop {
+        let changes = EXEMPT_ROLES.changes();
+        let known = KNOWN.with_borrow(|known| known.clone());
+        if let Some((_, roles)) = known.filter(|(as_of, _)| *as_of == changes) {
+            return Ok(roles);
         }
-    });
-    Ok(roles)
+        let rows = EXEMPT_ROLES.rows(&[], |row| {
+            let until = row.get::<TimestampWithTimeZone>(c"until").map(i64::from);
+            Ok((watched::must(row, c"role")?, until))
+        })?;
+        let Some(rows) = rows else { return Ok([].into()) };
+        // A change that arrived while the rows were read makes them doubtful.
+        if changes == EXEMPT_ROLES.changes() {
+            KNOWN.set(Some((changes, rows.into())));
+        }
+    }
 }

@@ -18,10 +18,11 @@ pub struct Watched {
     changes: Backend<u64>,
 }
 
+pub static EXEMPT_ROLES: Watched = Watched::new(c"exempt_roles", c"exempt_roles_pkey");
 pub static ROLE_BINDINGS: Watched = Watched::new(c"role_bindings", c"role_bindings_pkey");
 pub static SIGNING_KEYS: Watched = Watched::new(c"signing_keys", c"signing_keys_pkey");
 
-const ALL: [&Watched; 2] = [&ROLE_BINDINGS, &SIGNING_KEYS];
+const ALL: [&Watched; 3] = [&EXEMPT_ROLES, &ROLE_BINDINGS, &SIGNING_KEYS];
 
 /// Watches for changes; called once, from `_PG_init`.
 pub fn watch() {
