@@ -96,6 +96,7 @@ pub enum TenancyError {
     NotInstalled,
     // signed contexts
     UnsignedTenant { tenant: String },
+    ForbiddenOptions,
     BoundRole { bound: String, second: String },
     ExpiredContext { tenant: String },
     MalformedToken { what: &'static str },
@@ -293,6 +294,11 @@ impl TenancyError {
                 Face::new(InsufficientPrivilege, format!("tenant \"{}\" must come from a signed token", shortened(tenant)))
                     .detail("The setting tenancy.context_mode is signed.")
                     .hint("Call tenancy.set_tenant_signed(...) with a token from the application's signer.")
+            }
+            E::ForbiddenOptions => {
+                Face::new(InsufficientPrivilege, "settings of schema tenancy cannot come from connection options")
+                    .detail("They hide what is stored for the role, the database and the server.")
+                    .hint("Connect without them; a superuser sets them with ALTER ROLE or ALTER DATABASE ... SET.")
             }
             E::BoundRole { bound, second } => Face::new(
                 InsufficientPrivilege,
@@ -553,7 +559,7 @@ impl TenancyError {
             E::UnsignedTenant { .. } | E::MalformedToken { .. } | E::UnknownTokenKey { .. } | E::NoNonce => {
                 Some(Violation::RefusedContext)
             }
-            E::RefusedToken { .. } => Some(Violation::RefusedContext),
+            E::RefusedToken { .. } | E::ForbiddenOptions => Some(Violation::RefusedContext),
             E::SecondTenant { .. } | E::PinnedTenant { .. } | E::RestoredTenant { .. } | E::OtherTenant { .. } => {
                 Some(Violation::SecondTenant)
             }

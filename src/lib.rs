@@ -21,6 +21,7 @@ pgrx::extension_sql_file!("../sql/finalize.sql", finalize);
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
     pg::session::note_loading();
+    pg::guc::note_options();
     pg::settings::define();
     pg::signing::define();
     pg::guc::define();

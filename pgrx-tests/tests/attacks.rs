@@ -7,7 +7,6 @@
 //!
 //! | rows | why | who |
 //! |---|---|---|
-//! | A24 A25 | in open mode whoever may run SQL may name a tenant, in a transaction of his own | Fence: a token only the application has |
 //! | A01 A02 without preload, before anything of ours ran in the connection | guc.c keeps no trace of the first value of a setting it does not know yet | `tenancy.set_tenant`, or session_preload_libraries |
 //! | A09 the other way round: a role takes off the pin that ALTER ROLE put on it (`ALTER ROLE self RESET ALL`) | guc.c asks no hook about RESET | ALTER DATABASE pins for good; Fence |
 //! | A29 A31 A32 A33 A41, D22 D27 | what the last client of a pooled connection left there: held cursors, temporary tables, sequences, LISTEN | DISCARD ALL now, Fence later |
@@ -41,6 +40,8 @@ mod rows;
 mod sessions;
 #[path = "attacks/side_channels.rs"]
 mod side_channels;
+#[path = "attacks/signed.rs"]
+mod signed;
 #[path = "attacks/stage.rs"]
 mod stage;
 
@@ -56,4 +57,5 @@ const STORIES: &[&[&str]] = &[
     privilege::STORIES,
     sessions::STORIES,
     side_channels::STORIES,
+    signed::STORIES,
 ];

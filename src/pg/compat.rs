@@ -70,6 +70,25 @@ pub fn find_setting(name: &CStr) -> *mut pg_sys::config_generic {
     }
 }
 
+/// Whether any of guc.c's records is as `wanted` says.
+pub fn any_setting(wanted: impl Fn(&pg_sys::config_generic) -> bool) -> bool {
+    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
+    // SAFETY: guc.c keeps an array of that many valid records.
+    let records = unsafe {
+        let count = pg_sys::GetNumConfigOptions() as usize;
+        std::slice::from_raw_parts(pg_sys::get_guc_variables(), count)
+    };
+    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
+    // SAFETY: guc.c gives an array of that many valid records, which lives as long as the current memory context.
+    let records = unsafe {
+        let mut count = 0;
+        let records = pg_sys::get_guc_variables(&mut count);
+        std::slice::from_raw_parts(records, count as usize)
+    };
+    // SAFETY: see above.
+    records.iter().any(|record| wanted(unsafe { &**record }))
+}
+
 /// Refuses settings of this extension that it does not define.
 pub fn reserve_setting_prefix(prefix: &CStr) {
     #[cfg(any(feature = "pg13", feature = "pg14"))]

@@ -84,6 +84,8 @@ static TAINT: Backend<Option<Taint>> = Backend::new(None);
 enum Taint {
     /// Connection options tried to set the tenant before the library was loaded.
     Client,
+    /// Connection options gave one of our settings before the library was loaded.
+    Options,
     /// What is stored for the role or database names nobody.
     Stored,
 }
@@ -130,6 +132,25 @@ static CONTEXT_VALUE: GucSetting<Option<CString>> = GucSetting::<Option<CString>
 static CONTEXT_MODE: GucSetting<ModeSetting> = GucSetting::<ModeSetting>::new(ModeSetting::Open);
 static CONTEXT_LIFETIME: GucSetting<LifetimeSetting> = GucSetting::<LifetimeSetting>::new(LifetimeSetting::Transaction);
 static MISSING_CONTEXT: GucSetting<MissingContext> = GucSetting::<MissingContext>::new(MissingContext::Error);
+
+/// Notes whether connection options give one of our settings; called once, from `_PG_init`, before any is defined.
+///
+/// guc.c drops an option that its sender may not give, with a warning; but it has dropped what is stored for the role, the
+/// database and the server before that, for options come first. So nobody knows any more what these have asked for.
+pub fn note_options() {
+    let sent = compat::any_setting(|record| {
+        // SAFETY: each record has a name.
+        let name = unsafe { CStr::from_ptr(record.name) }.to_bytes();
+        let from_client = [record.source, record.reset_source].contains(&pg_sys::GucSource::PGC_S_CLIENT);
+        let ours = name.get(..PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX));
+        ours && from_client && record.reset_scontext != pg_sys::GucContext::PGC_SU_BACKEND
+    });
+    if sent {
+        TAINT.set(Some(Taint::Options));
+    }
+}
+
+const PREFIX: &[u8] = b"tenancy.";
 
 /// Defines the settings; called once, from `_PG_init`.
 pub fn define() {
@@ -213,6 +234,7 @@ pub fn context_lifetime() -> Lifetime {
 pub fn current() -> Result<Assigned, TenancyError> {
     match TAINT.get() {
         Some(Taint::Client) => return Err(TenancyError::ForbiddenSource { source: context::FROM_CLIENT }),
+        Some(Taint::Options) => return Err(TenancyError::ForbiddenOptions),
         Some(Taint::Stored) => return Err(TenancyError::UnreadablePin),
         None => {}
     }
@@ -577,7 +599,8 @@ unsafe extern "C-unwind" fn assign(_newval: *const c_char, extra: *mut c_void) {
     let Some(Extra { assigned, .. }) = (unsafe { extra.cast::<Extra>().as_ref() }) else { return };
     EVER_SET.set(true);
     if assigned.origin == Origin::Pinned {
-        PINNED.set(Some(assigned.key));
+        // A pin is no choice of this transaction's: the first use seals it, or a binding takes precedence.
+        return PINNED.set(Some(assigned.key));
     }
     let now = own_stamp();
     let sealed = SEAL.get().is_some_and(|(stamp, _)| stamp == now);
