@@ -9,7 +9,11 @@ use pg_tenancy_tests::{Cluster, Db, quote_ident, tasks::narrate, workspace};
 struct Page {
     name: String,
     blocks: Vec<Block>,
+    needs_fence: bool,
 }
+
+/// How a page begins that is about a server with the library in shared_preload_libraries.
+const NEEDS_FENCE: &str = "<!-- shared_preload_libraries -->";
 
 struct Block {
     line: usize,
@@ -39,7 +43,7 @@ impl Page {
         }
         let name = path.file_name().unwrap_or_default().to_string_lossy().into_owned();
         assert!(!is_open, "{name} ends inside a block");
-        Self { name, blocks }
+        Self { name, blocks, needs_fence: text.starts_with(NEEDS_FENCE) }
     }
 
     /// One script for the page. A comment before each block tells its place in the output.
@@ -98,13 +102,15 @@ fn without_sqlstate(line: &str) -> String {
 
 #[test]
 fn each_page_runs_as_it_is_written() {
-    // A server of its own: the pages make roles of plain names, as a reader would.
-    let cluster = Cluster::start(&[]);
-    let superuser = cluster.superuser();
+    // Servers of their own: the pages make roles of plain names, as a reader would.
+    let plain = Cluster::start(&[]);
+    let fenced = Cluster::start(&[("shared_preload_libraries", "pg_tenancy")]);
     let folder = workspace::target().join("pgrx-tests/docs");
     fs::create_dir_all(&folder).expect("target/ is ours");
     let mut untrue = Vec::new();
     for page in pages() {
+        let cluster = if page.needs_fence { &fenced } else { &plain };
+        let superuser = cluster.superuser();
         superuser.run("CREATE DATABASE guide");
         let script = folder.join(format!("{}.sql", page.name));
         fs::write(&script, page.script()).expect("the script can be written");

@@ -31,6 +31,9 @@ pub const REGRESS: Suite = Suite { name: "regress", input: "sql", ending: "sql",
 pub const ISOLATION: Suite =
     Suite { name: "isolation", input: "specs", ending: "spec", program: "isolation/pg_isolation_regress" };
 
+/// How a file begins that is to be played on a server with the library in shared_preload_libraries.
+const NEEDS_FENCE: &str = "-- shared_preload_libraries";
+
 impl Suite {
     fn folder(self) -> PathBuf {
         workspace::root().join("pgrx-tests").join(self.name)
@@ -60,7 +63,14 @@ impl Suite {
     pub fn run(self, cluster: &Cluster, files: &[String], accept: bool) -> Result<Counted> {
         let program = cluster.server().test_program(self.program)?;
         let mut passed = true;
+        let mut fenced = None;
         for file in files {
+            let input = self.folder().join(self.input).join(format!("{file}.{}", self.ending));
+            let needs_fence = fs::read_to_string(input)?.starts_with(NEEDS_FENCE);
+            if needs_fence && fenced.is_none() {
+                fenced = Some(Cluster::launch(cluster.server(), &[("shared_preload_libraries", "pg_tenancy")])?);
+            }
+            let cluster = fenced.as_ref().filter(|_| needs_fence).unwrap_or(cluster);
             passed &= self.play(cluster, &program, file, accept)?;
         }
         Ok(Counted { passed, tests: files.len() })
