@@ -141,6 +141,12 @@ pub enum TenancyError {
     PastEnd { role: String },
     NotExempt { role: String },
     SuperuserOnly { function: &'static str },
+    // catalogs
+    LockedDown { object: String, role: String, instead: Option<&'static str> },
+    CannotLockDown { role: Ident, reason: &'static str, hint: &'static str },
+    StillGranted { role: Ident, object: String, through: String },
+    NotLockedDown { role: String },
+    NoHooks,
     // keys
     UnknownKey { table: QualifiedName, key: Ident },
     PartOfKey { key: Ident, table: QualifiedName, parent: QualifiedName },
@@ -513,6 +519,31 @@ impl TenancyError {
                     .hint("It decides who gets past isolation; ask a superuser.")
             }
 
+            E::LockedDown { object, role, instead } => {
+                let face = Face::new(InsufficientPrivilege, format!("role \"{role}\" must not use {object}"))
+                    .detail("It shows or reaches what other sessions do, and the role's catalogs are locked down.");
+                face.hint(match instead {
+                    Some(view) => format!("Read tenancy.{view}, which shows the session's own part."),
+                    None => "Ask as a member of pg_monitor; tenancy.unlock_catalogs(...) gives it back to the role.".to_owned(),
+                })
+            }
+            E::CannotLockDown { role, reason, hint } => {
+                Face::new(InsufficientPrivilege, format!("the catalogs of role {role} cannot be locked down"))
+                    .detail(*reason)
+                    .hint(*hint)
+            }
+            E::StillGranted { role, object, through } => {
+                Face::new(InsufficientPrivilege, format!("role {role} would still reach {object}"))
+                    .detail(format!("Role \"{through}\" has been granted it, and {role} has or can take on its rights."))
+                    .hint("Revoke that grant or the membership first, or use the library in shared_preload_libraries and method => 'hooks'.")
+            }
+            E::NotLockedDown { role } => {
+                Face::new(UndefinedObject, format!("the catalogs of role \"{role}\" are not locked down"))
+                    .hint("tenancy.locked_down_roles lists the roles whose catalogs are.")
+            }
+            E::NoHooks => Face::new(NotInPrerequisiteState, "there are no hooks to lock catalogs down with")
+                .hint("Add pg_tenancy to shared_preload_libraries and restart, or call with method => 'grants'."),
+
             E::UnknownKey { table, key } => {
                 Face::new(UndefinedObject, format!("table {table} has no unique key {key}"))
                     .hint("Give the name of a UNIQUE, PRIMARY KEY or EXCLUDE constraint, or of a unique index, as \\d shows it.")
@@ -568,7 +599,8 @@ impl TenancyError {
             | E::Unfenced { .. }
             | E::FencedSuperuser { .. }
             | E::FencedView { .. }
-            | E::Denied { .. } => Some(Violation::Fence),
+            | E::Denied { .. }
+            | E::LockedDown { .. } => Some(Violation::Fence),
             _ => None,
         }
     }

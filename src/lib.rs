@@ -29,6 +29,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::watched::watch();
     pg::hush::install();
     pg::protected::watch();
+    pg::locked_down::watch();
     if pg::session::is_shared_preload() {
         pg::violations::share();
         pg::hooks::install(fence::RULES);

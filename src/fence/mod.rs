@@ -1,17 +1,27 @@
 //! Fence: what PostgreSQL would let past row security, and a tenant's rows with it, is stopped.
 //! SQL: sql/fence.sql. Decisions: plan.rs. Statements: store.rs. Hooks: pg::hooks.
 
+mod catalogs;
 mod plan;
 mod store;
 
 use crate::pg::hooks::Rules;
 
 /// What the hooks of the fence decide by.
-pub const RULES: Rules = Rules { admit: plan::admit, permits: plan::permits };
+pub const RULES: Rules = Rules { admit: plan::admit, permits: plan::permits, shows: plan::shows };
 
 pgrx::extension_sql_file!(
     "../../sql/fence.sql",
-    requires = ["registry", tenancy::exempt_role, tenancy::unexempt_role, tenancy_internal::violation_tallies]
+    requires = [
+        "registry",
+        "context",
+        tenancy::exempt_role,
+        tenancy::unexempt_role,
+        tenancy_internal::violation_tallies,
+        catalogs::tenancy::lock_down_catalogs,
+        catalogs::tenancy::plan_lock_down,
+        catalogs::tenancy::unlock_catalogs
+    ]
 );
 
 #[pgrx::pg_schema]

@@ -1,6 +1,6 @@
 //! What the fence refuses.
 
-use crate::model::fence::{Access, Circumstances, Refusal, Standing, Statement};
+use crate::model::fence::{Access, Circumstances, Look, Refusal, Standing, Statement};
 
 /// Decides about an access that row security would not filter.
 ///
@@ -34,10 +34,26 @@ pub fn permits(statement: &Statement, here: &Circumstances) -> bool {
     !(is_refused && here.is_bound)
 }
 
+/// Decides whether a catalog that shows other sessions may be read.
+///
+/// A role that is locked down may read it through a view or SECURITY DEFINER function of somebody else, who thereby decides
+/// what it shows; but not of a role that it can take on itself.
+pub fn shows(look: &Look) -> bool {
+    !look.is_locked_down && !look.is_borrowed_from_own_role
+}
+
 #[cfg(test)]
 mod tests {
     use super::*;
     use Standing::*;
+
+    #[test]
+    fn a_role_that_is_locked_down_sees_through_the_eyes_of_others_only() {
+        let through_others = Look { is_locked_down: false, is_borrowed_from_own_role: false };
+        assert!(shows(&through_others));
+        assert!(!shows(&Look { is_locked_down: true, ..through_others }));
+        assert!(!shows(&Look { is_borrowed_from_own_role: true, ..through_others }));
+    }
 
     const APPLICATION: Circumstances = Circumstances {
         is_bound: true,

@@ -51,6 +51,6 @@ pub fn unexempt(grantee: Oid) -> Result<(), TenancyError> {
     Ok(())
 }
 
-fn refuse_others_than_superusers(function: &'static str) -> Result<(), TenancyError> {
+pub fn refuse_others_than_superusers(function: &'static str) -> Result<(), TenancyError> {
     if role::is_superuser(role::current()) { Ok(()) } else { Err(TenancyError::SuperuserOnly { function }) }
 }

@@ -103,3 +103,12 @@ pub struct Circumstances {
     pub keeps_clean: bool,
     pub refuses_leftovers: bool,
 }
+
+/// Somebody's look at a catalog that shows other sessions.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub struct Look {
+    /// The role whose rights count is locked down.
+    pub is_locked_down: bool,
+    /// It is not, but the session's role is, and can take it on.
+    pub is_borrowed_from_own_role: bool,
+}

@@ -1,6 +1,7 @@
 //! Plain data and decisions that need no server: names, statements, tenants, tables.
 #![forbid(unsafe_code)]
 
+pub mod catalogs;
 pub mod context;
 pub mod fence;
 pub mod ident;

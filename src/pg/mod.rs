@@ -9,6 +9,7 @@ pub mod exempt;
 pub mod guc;
 pub mod hooks;
 pub mod hush;
+pub mod locked_down;
 pub mod protected;
 mod report;
 pub mod role;

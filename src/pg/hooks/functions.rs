@@ -1,10 +1,10 @@
 //! The object access hook: functions of the server through which tenants could meet, and TRUNCATE.
 
-use super::permit;
+use super::{catalogs, permit};
 use crate::error::TenancyError;
 use crate::model::fence::Statement;
 use crate::pg::guc::Backend;
-use crate::pg::{report, settings, spi};
+use crate::pg::{locked_down, report, settings, spi};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::RefCell;
@@ -38,7 +38,8 @@ unsafe extern "C-unwind" fn access(
         // SAFETY: the same arguments.
         unsafe { next(what, class, object, part, argument) }
     }
-    if what == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && settings::is_strict() {
+    let is_watched = settings::is_strict() || !locked_down::is_known_empty();
+    if what == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && is_watched {
         // SAFETY: the arguments of the hook.
         unsafe { execute(object) }
     }
@@ -46,13 +47,16 @@ unsafe extern "C-unwind" fn access(
 
 #[pg_guard]
 unsafe extern "C-unwind" fn execute(function: pg_sys::Oid) {
-    if let Err(refusal) = judge(function) {
+    if spi::is_own_work() {
+        return;
+    }
+    if let Err(refusal) = catalogs::refuse_function(function).and_then(|()| judge(function)) {
         report::raise(refusal)
     }
 }
 
 fn judge(function: pg_sys::Oid) -> Result<(), TenancyError> {
-    if function.to_u32() >= pg_sys::FirstNormalObjectId || spi::is_own_work() || !is_shared(function) {
+    if !settings::is_strict() || function.to_u32() >= pg_sys::FirstNormalObjectId || !is_shared(function) {
         return Ok(());
     }
     permit(&Statement::Function { name: name(function) })
@@ -83,7 +87,7 @@ fn is_shared_name(name: &str) -> bool {
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }
 
-fn name(function: pg_sys::Oid) -> String {
+pub fn name(function: pg_sys::Oid) -> String {
     // SAFETY: a syscache lookup that gives NULL for a function that is gone; the name is copied at once.
     unsafe {
         let name = pg_sys::get_func_name(function);

@@ -4,6 +4,7 @@
 //! not others.
 
 mod cascade;
+mod catalogs;
 mod functions;
 mod hygiene;
 mod permissions;
@@ -14,7 +15,7 @@ use super::guc::Backend;
 use super::settings::{self, ExplainGuard, SessionHygiene};
 use super::{exempt, role};
 use crate::error::TenancyError;
-use crate::model::fence::{Access, Circumstances, Refusal, Statement};
+use crate::model::fence::{Access, Circumstances, Look, Refusal, Statement};
 
 /// What the fence decides.
 #[derive(Clone, Copy)]
@@ -23,6 +24,8 @@ pub struct Rules {
     pub admit: fn(&Access) -> Result<(), Refusal>,
     /// Whether a statement that row security has nothing to say about may run.
     pub permits: fn(&Statement, &Circumstances) -> bool,
+    /// Whether somebody may read a catalog that shows other sessions.
+    pub shows: fn(&Look) -> bool,
 }
 
 static RULES: Backend<Option<Rules>> = Backend::new(None);

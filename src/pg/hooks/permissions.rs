@@ -1,7 +1,7 @@
 //! The permission check of executor and planner: a protected relation is used through its row security, or by a role that
 //! is exempt.
 
-use super::{RULES, cascade, hygiene, statements};
+use super::{RULES, cascade, catalogs, hygiene, statements};
 use crate::error::TenancyError;
 use crate::model::fence::{Access, Gap, Refusal, Standing};
 use crate::pg::compat::{self, Entry};
@@ -110,6 +110,7 @@ unsafe fn check(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) 
     for entry in entries() {
         // A partition or child comes with its parent, whose policies filter it; see `Protected::OpenParent`.
         if entry.is_checked {
+            catalogs::refuse_relation(&entry)?;
             statements::refuse_explain(&entry)?;
             check_entry(&entry)?;
         }
