@@ -11,6 +11,7 @@ CREATE TABLE tenancy_internal.signing_keys (
     CONSTRAINT signing_keys_pkey PRIMARY KEY (kid)
 );
 ALTER TABLE tenancy_internal.signing_keys ALTER COLUMN secret_key SET STATISTICS 0;  -- pg_statistic would keep samples
+ALTER TABLE tenancy_internal.signing_keys ENABLE ROW LEVEL SECURITY;  -- no policy: nothing for pg_read_all_data
 
 CREATE VIEW tenancy.signing_keys AS
     SELECT kid, algorithm, secret_key IS NOT NULL AS can_sign, added_at, retired_at FROM tenancy_internal.signing_keys;

@@ -1,7 +1,7 @@
 //! The tenant of a transaction as a user's program sees it: the three ways to set it, how long it lasts, and what a
 //! session can learn about itself.
 
-use pg_tenancy_tests::{Cluster, Db, Role, Session, Tenant};
+use pg_tenancy_tests::{Cluster, Db, Role, Session, Tenant, cluster::data::Folder, process};
 
 /// A protected `orders` with one row each of red and blue, an application and an administrator.
 struct Scene {
@@ -375,4 +375,117 @@ fn no_transaction_asks_the_registry_table_again() {
     fresh.run("SELECT tenancy.set_tenant('red')");
     drop(fresh);
     assert_ne!(scans(), before);
+}
+
+/// In no text that the server writes: not the secret, not its bytes in hexadecimal or base64.
+#[track_caller]
+fn is_nowhere_in(text: &str, place: &str) {
+    for trace in ["HUSHHUSH", "4855534848555348", "SFVTSEhVU0", "hVU0hIVVNI"] {
+        if let Some(at) = text.to_uppercase().find(&trace.to_uppercase()) {
+            let (from, to) = (at.saturating_sub(300), (at + 100).min(text.len()));
+            panic!("{place} has the key: {}", String::from_utf8_lossy(&text.as_bytes()[from..to]));
+        }
+    }
+}
+
+#[test]
+fn a_signing_key_is_in_no_log_no_statistics_and_no_dump() {
+    let statistics = Cluster::shared().server().pkglibdir.join("pg_stat_statements.so").is_file();
+    let libraries = if statistics { "pg_stat_statements, pg_tenancy" } else { "pg_tenancy" };
+    let cluster = Cluster::start(&[
+        ("shared_preload_libraries", libraries),
+        ("log_statement", "all"),
+        ("log_min_duration_statement", "0"),
+        ("log_parameter_max_length_on_error", "-1"),
+        ("log_error_verbosity", "verbose"),
+        ("debug_print_parse", "on"),
+        ("debug_print_plan", "on"),
+        ("log_min_messages", "debug1"),
+    ]);
+    let db = cluster.db();
+    let admin = db.admin();
+    if statistics {
+        admin.run("CREATE EXTENSION pg_stat_statements; SET pg_stat_statements.track = 'all'");
+    }
+    let secret = |number| format!("HUSHHUSH {number}, a secret of more than thirty-two bytes");
+    admin.run(&format!("SELECT tenancy.add_signing_key('1', 'HS256', '{}')", secret(1)));
+    let watcher = db.admin();
+    is_nowhere_in(&watcher.rows("SELECT query FROM pg_stat_activity").join("\n"), "pg_stat_activity");
+    admin.query("SELECT tenancy.add_signing_key($1, $2, $3)", &[&"2", &"HS256", &secret(2)]);
+    is_nowhere_in(&watcher.rows("SELECT query FROM pg_stat_activity").join("\n"), "pg_stat_activity");
+    if statistics {
+        let seen = watcher.rows("SELECT query FROM pg_stat_statements").join("\n");
+        assert!(
+            seen.contains("add_signing_key") && seen.contains("INSERT INTO tenancy_internal.signing_keys"),
+            "{seen}"
+        );
+        is_nowhere_in(&seen, "pg_stat_statements");
+    }
+    admin.run("ANALYZE tenancy_internal.signing_keys");
+    is_nowhere_in(&admin.rows("SELECT s::text FROM pg_stats s").join("\n"), "pg_stats");
+
+    // Refused, wrong, and in other words.
+    admin.refused("42710", &format!("SELECT tenancy.add_signing_key('1', 'HS256', '{}')", secret(3)));
+    admin.refused("22023", &format!("SELECT tenancy.add_signing_key('3', 'ES256', '{}')", secret(4)));
+    admin.try_query("SELECT tenancy.add_signing_key($1, $2, $3)", &[&"1", &"HS256", &secret(5)]).unwrap_err();
+    admin.refused("42601", &format!("SELECT tenancy.add_signing_key('3', 'HS256', '{}", secret(6)));
+    admin.refused("42601", &format!("SELECT tenancy.add_signing_key('3', 'HS256' '{}')", secret(7)));
+    admin.refused("42883", &format!("SELECT tenancy.add_signing_key('3', 'HS256', '{}', 1)", secret(8)));
+    admin.refused("42703", &format!("SELECT tenancy.add_signing_key('3', 'HS256', \"{}\")", secret(14)));
+    admin.refused("22P02", &format!("SELECT tenancy.add_signing_key('3', 'HS256', ('{}'::int)::text)", secret(9)));
+    admin.run(&format!("DO $$ BEGIN PERFORM tenancy.add_signing_key('3', 'HS256', '{}'); END $$", secret(10)));
+    admin.run("PREPARE add_signing_key_prepared AS SELECT tenancy.add_signing_key($1, $2, $3)");
+    admin.run(&format!("EXECUTE add_signing_key_prepared('4', 'HS256', '{}')", secret(11)));
+    admin.run(&format!("SELECT \"tenancy\".ADD_Signing_Key('5', 'HS256', '{}')", secret(12)));
+    admin.sees("SELECT count(*) FROM tenancy.signing_keys", &["5"]);
+    // An ordinary role that tries.
+    let app = db.application("app");
+    db.login(&app).refused("42501", &format!("SELECT tenancy.add_signing_key('6', 'HS256', '{}')", secret(13)));
+    let log = cluster.log_text();
+    assert!(log.contains("statement: (not shown: it adds a signing key)"), "{log}");
+    is_nowhere_in(&log, "the log");
+
+    let dump = process::output(&mut db.program("pg_dump")).expect("pg_dump");
+    is_nowhere_in(&dump, "pg_dump");
+    // The right to read every table is not one to read these.
+    let reader = db.role("reader", "IN ROLE pg_read_all_data");
+    db.login(&reader).sees("SELECT * FROM tenancy_internal.signing_keys", &[]);
+    admin.sees("SELECT count(*) FROM tenancy_internal.signing_keys WHERE secret_key IS NOT NULL", &["5"]);
+}
+
+#[test]
+fn bindings_are_dumped_and_keys_are_not() {
+    let scene = Scene::new();
+    let admin = scene.db.admin();
+    let gone = scene.db.role("gone", "");
+    admin.run(&format!(
+        "SELECT tenancy.bind_role('{}', 'red'), tenancy.bind_role('{gone}', 'blue'); DROP ROLE {gone};
+         SELECT tenancy.add_signing_key('k1', 'HS256', repeat('x', 32))",
+        scene.app
+    ));
+    admin.sees("SELECT count(*) FROM tenancy.role_bindings", &["2"]);
+    let (folder, restored) = (Folder::new().expect("a folder"), Db::bare());
+    let file = folder.path().join("dump");
+    process::output(scene.db.program("pg_dump").arg("--file").arg(&file)).expect("pg_dump");
+    let mut psql = restored.program("psql");
+    process::output(psql.args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1", "--file"]).arg(&file)).expect("psql");
+    restored.admin().sees(
+        "SELECT role, code FROM tenancy.role_bindings JOIN tenancy.tenants ON id = tenant_id",
+        &[&format!("{}|red", scene.app.name())],
+    );
+    restored.admin().sees("SELECT count(*) FROM tenancy.signing_keys", &["0"]);
+    restored.login(&scene.app).sees("SELECT item FROM orders", &["of red"]);
+    admin.run("SELECT tenancy.unbind_role(role) FROM tenancy.role_bindings");
+    admin.sees("SELECT count(*) FROM tenancy.role_bindings", &["0"]);
+}
+
+#[test]
+fn a_binding_of_a_role_that_cannot_log_in_says_so() {
+    let scene = Scene::new();
+    let admin = scene.db.admin();
+    admin.run(&format!("ALTER ROLE {} NOLOGIN; SELECT tenancy.bind_role('{}', 'red')", scene.app, scene.app));
+    let said: Vec<String> = admin.notices().iter().map(|notice| notice.message().to_owned()).collect();
+    assert!(said.iter().any(|message| message.contains("cannot log in")), "{said:?}");
+    admin.run(&format!("SET SESSION AUTHORIZATION {}", scene.app));
+    admin.sees("SELECT item FROM orders", &["of red"]);
 }

@@ -97,6 +97,29 @@ fn reading_assigns_no_transaction_id() {
 }
 
 #[test]
+fn tokens_and_bindings_count_on_a_standby_as_the_primary_has_them() {
+    let pair = Pair::new(&[]);
+    pair.decide(&format!(
+        "ALTER ROLE {} SET tenancy.context_mode = 'signed'; SELECT tenancy.add_signing_key('k1', 'HS256', repeat('x', 32))",
+        pair.app
+    ));
+    let session = pair.image().login(&pair.app);
+    session.refused("42501", "BEGIN; SELECT tenancy.set_tenant('red')");
+    session.run("ROLLBACK");
+    let token = pair.image().admin().value("SELECT tenancy.sign_tenant_token('red')");
+    let take = format!("SELECT tenancy.set_tenant_signed('{token}')");
+    session.run(&format!("BEGIN; {take}"));
+    session.sees("SELECT item FROM orders", &["red"]);
+    session.run("COMMIT");
+    pair.decide("SELECT tenancy.retire_signing_key('k1')");
+    session.refused("42501", &take);
+    pair.decide(&format!("SELECT tenancy.bind_role('{}', 'blue')", pair.app));
+    session.sees("SELECT item FROM orders", &["blue"]);
+    pair.decide(&format!("SELECT tenancy.unbind_role('{}')", pair.app));
+    session.refused("55000", "SELECT item FROM orders");
+}
+
+#[test]
 fn a_suspension_on_the_primary_reaches_open_sessions_of_the_standby() {
     let pair = Pair::new(&[]);
     let (red, blue) = (pair.image().enter(&pair.app, &pair.red), pair.image().enter(&pair.app, &pair.blue));

@@ -43,9 +43,15 @@ unsafe extern "C-unwind" fn hush(report: *mut pg_sys::ErrorData) {
             (*report).hide_stmt = true;
             drop_text(&mut (*report).context);
             drop_text(&mut (*report).internalquery);
+            if (*report).elevel <= pg_sys::LOG as i32 {
+                // Parse trees and parameters.
+                drop_text(&mut (*report).detail);
+                drop_text(&mut (*report).detail_log);
+            }
         }
-        let quoted = of_statement && (*report).sqlerrcode == PgSqlErrorCode::ERRCODE_SYNTAX_ERROR as i32;
-        if quoted || tells((*report).message) {
+        // PostgreSQL's own errors quote what they are about: a text near a syntax error, a column of an unknown name.
+        let quotes = of_statement && (*report).elevel >= pg_sys::NOTICE as i32 && !is_ours((*report).filename);
+        if quotes || tells((*report).message) {
             let shown = said_before_the_statement((*report).message);
             let shown = CString::new(shown).expect("it was a C string");
             (*report).message = pg_sys::MemoryContextStrdup((*report).assoc_context, shown.as_ptr());
@@ -57,6 +63,15 @@ unsafe extern "C-unwind" fn hush(report: *mut pg_sys::ErrorData) {
             next(report);
         }
     }
+}
+
+/// Whether an error was raised in Rust.
+///
+/// # Safety
+/// `filename` is a C string or NULL.
+unsafe fn is_ours(filename: *const c_char) -> bool {
+    // SAFETY: the caller vouches for it.
+    !filename.is_null() && unsafe { CStr::from_ptr(filename) }.to_bytes().ends_with(b".rs")
 }
 
 /// Whatever is behind the pointer goes with the memory of the report.
