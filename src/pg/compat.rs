@@ -201,6 +201,8 @@ pub struct Entry {
     pub is_checked: bool,
     /// Its partitions and children come with it.
     pub with_children: bool,
+    /// Rows are written or locked, not only read.
+    pub writes: bool,
     /// The role whose rights count, zero for the current one.
     pub check_as: pg_sys::Oid,
 }
@@ -234,22 +236,28 @@ pub unsafe fn entry(entry: *const pg_sys::RangeTblEntry, permissions: *mut pg_sy
             return None;
         }
         #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
-        let (is_checked, check_as) = {
+        let (rights, check_as) = {
             debug_assert!(permissions.is_null());
             if (*entry).rtekind != pg_sys::RTEKind::RTE_RELATION {
                 return None;
             }
-            ((*entry).requiredPerms != 0, (*entry).checkAsUser)
+            ((*entry).requiredPerms, (*entry).checkAsUser)
         };
         #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-        let (is_checked, check_as) = match (*entry).perminfoindex {
-            0 => (false, pg_sys::InvalidOid),
+        let (rights, check_as) = match (*entry).perminfoindex {
+            0 => (0, pg_sys::InvalidOid),
             index => {
                 let info = pg_sys::list_nth(permissions, index as i32 - 1).cast::<pg_sys::RTEPermissionInfo>();
-                ((*info).requiredPerms != 0, (*info).checkAsUser)
+                ((*info).requiredPerms, (*info).checkAsUser)
             }
         };
-        Some(Entry { relation: (*entry).relid, is_checked, with_children: (*entry).inh, check_as })
+        Some(Entry {
+            relation: (*entry).relid,
+            is_checked: rights != 0,
+            with_children: (*entry).inh,
+            writes: rights & !(pg_sys::ACL_SELECT as pg_sys::AclMode) != 0,
+            check_as,
+        })
     }
 }
 

@@ -23,6 +23,13 @@ pub enum Protected {
     MaterializedView,
 }
 
+impl Protected {
+    /// Whether some rows are not for everybody; those of a reference table are.
+    pub fn hides_rows(&self) -> bool {
+        !matches!(self, Self::Table(Table { access: Access::Reference, .. }))
+    }
+}
+
 /// A protected table, or a partition or child of one, whether or not that is on record itself.
 pub struct Table {
     pub relation: pg_sys::Oid,
@@ -194,6 +201,13 @@ fn parents(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, TenancyError> {
     })
 }
 
+/// Whether `relation` is a view that reads a protected table, directly or through other views.
+pub fn is_view_of_protected_table(relation: pg_sys::Oid) -> Result<bool, TenancyError> {
+    // SAFETY: a syscache lookup; a relation that is gone has kind 0.
+    let is_view = unsafe { pg_sys::get_rel_relkind(relation) } as u8 == b'v';
+    if is_view { reads_protected_table(relation) } else { Ok(false) }
+}
+
 /// Whether a view's query reads a protected table, directly or through other views.
 fn reads_protected_table(view: pg_sys::Oid) -> Result<bool, TenancyError> {
     let mut seen = vec![view];
@@ -207,7 +221,7 @@ fn reads_protected_table(view: pg_sys::Oid) -> Result<bool, TenancyError> {
             // SAFETY: a syscache lookup.
             if matches!(unsafe { pg_sys::get_rel_relkind(read) } as u8, b'v' | b'm') {
                 seen.push(read);
-            } else if find(read)?.is_some() {
+            } else if find(read)?.is_some_and(|found| found.hides_rows()) {
                 return Ok(true);
             }
         }

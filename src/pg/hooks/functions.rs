@@ -74,7 +74,7 @@ fn is_shared(function: pg_sys::Oid) -> bool {
 /// Functions that reach what belongs to no tenant: large objects, notifications, advisory locks, sizes of whole tables.
 fn is_shared_name(name: &str) -> bool {
     const PREFIXES: [&str; 3] = ["lo_", "pg_advisory_", "pg_try_advisory_"];
-    const NAMES: [&str; 8] = [
+    const NAMES: [&str; 9] = [
         "loread",
         "lowrite",
         "pg_notify",
@@ -83,6 +83,7 @@ fn is_shared_name(name: &str) -> bool {
         "pg_table_size",
         "pg_indexes_size",
         "pg_database_size",
+        "pg_tablespace_size",
     ];
     NAMES.contains(&name) || PREFIXES.iter().any(|prefix| name.starts_with(prefix))
 }

@@ -71,7 +71,7 @@ unsafe extern "C-unwind" fn plan(root: *mut pg_sys::PlannerInfo, info: *mut pg_s
         if (*info).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL || passes() || cascade::is_foreign_key_plan() {
             return;
         }
-        compat::planned_entry(root, info).map_or(Ok(()), |entry| check_entry(&entry))
+        compat::planned_entry(root, info).map_or(Ok(Kept::Nothing), |entry| check_entry(&entry))
     };
     if let Err(refusal) = checked {
         report::raise(refusal)
@@ -111,28 +111,42 @@ unsafe fn check(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) 
         // A partition or child comes with its parent, whose policies filter it; see `Protected::OpenParent`.
         if entry.is_checked {
             catalogs::refuse_relation(&entry)?;
-            statements::refuse_explain(&entry)?;
-            check_entry(&entry)?;
+            if check_entry(&entry)? == Kept::Rows {
+                statements::refuse_explain(entry.relation)?;
+            }
         }
     }
     Ok(())
 }
 
-fn check_entry(entry: &Entry) -> Result<(), TenancyError> {
+/// What a relation keeps from those who use it.
+#[derive(Clone, Copy, PartialEq, Eq)]
+enum Kept {
+    Nothing,
+    Rows,
+}
+
+fn check_entry(entry: &Entry) -> Result<Kept, TenancyError> {
     if entry.relation.to_u32() < pg_sys::FirstNormalObjectId {
-        return Ok(());
+        return Ok(Kept::Nothing);
     }
-    match protected::find(entry.relation)?.as_deref() {
-        None => Ok(()),
-        Some(Protected::Table(_)) => {
+    let Some(protected) = protected::find(entry.relation)? else { return Ok(Kept::Nothing) };
+    if !protected.hides_rows() && !entry.writes {
+        return Ok(Kept::Nothing);
+    }
+    match &*protected {
+        Protected::Table(_) => {
             // SAFETY: reads the catalog; with noError it raises nothing.
             let answer = unsafe { pg_sys::check_enable_rls(entry.relation, entry.check_as, true) };
-            if answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 { Ok(()) } else { admit(entry, gap(entry)) }
+            if answer != pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32 {
+                admit(entry, gap(entry))?;
+            }
         }
-        Some(Protected::OpenParent) if entry.with_children => admit(entry, Gap::Parent),
-        Some(Protected::OpenParent) => Ok(()),
-        Some(Protected::MaterializedView) => check_materialized_view(entry),
+        Protected::OpenParent if entry.with_children => admit(entry, Gap::Parent)?,
+        Protected::OpenParent => return Ok(Kept::Nothing),
+        Protected::MaterializedView => check_materialized_view(entry)?,
     }
+    Ok(Kept::Rows)
 }
 
 /// Row security never filters a materialized view; `tenancy.tenant_view` makes views that do.

@@ -7,25 +7,24 @@
 use super::{cascade, circumstances, hygiene, permit};
 use crate::error::TenancyError;
 use crate::model::fence::Statement;
-use crate::pg::compat::{self, Entry};
 use crate::pg::guc::{self, Backend};
-use crate::pg::protected::{self, Protected};
-use crate::pg::{report, role, settings, spi, table};
+use crate::pg::protected;
+use crate::pg::{compat, report, role, settings, spi, table};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::CStr;
 
 static NEXT: Backend<pg_sys::ProcessUtility_hook_type> = Backend::new(None);
 
-/// The EXPLAIN under way, whose executor checks permissions as any other.
+/// An EXPLAIN under way, whose executor checks permissions as any other.
 #[derive(Clone, Copy)]
-enum Explaining {
-    No,
-    Plan,
-    Analyze,
+struct Explaining {
+    analyzes: bool,
+    /// The subtransaction it began in: when that is rolled back, an error has jumped past its end.
+    since: pg_sys::SubTransactionId,
 }
 
-static EXPLAINING: Backend<Explaining> = Backend::new(Explaining::No);
+static EXPLAINING: Backend<Option<Explaining>> = Backend::new(None);
 
 pub fn install() {
     // SAFETY: the hook variables are set while the library is loaded, by one thread; the callbacks are guarded.
@@ -37,10 +36,11 @@ pub fn install() {
     }
 }
 
-/// An error jumps past the place where an EXPLAIN ends.
 #[pg_guard]
 unsafe extern "C-unwind" fn end_transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
-    EXPLAINING.set(Explaining::No);
+    if matches!(event, pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_ABORT) {
+        EXPLAINING.set(None);
+    }
     cascade::note_transaction_end(event);
     hygiene::note_transaction_event(event);
 }
@@ -55,7 +55,9 @@ unsafe extern "C-unwind" fn end_subtransaction(
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB {
         cascade::note_subtransaction_start(own);
     } else if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        EXPLAINING.set(Explaining::No);
+        if EXPLAINING.get().is_some_and(|explaining| explaining.since >= own) {
+            EXPLAINING.set(None);
+        }
         cascade::note_subtransaction_abort(own);
         hygiene::note_subtransaction_abort(own);
     }
@@ -162,7 +164,8 @@ unsafe fn judge(statement: *mut pg_sys::Node) -> Result<(), TenancyError> {
             T_TransactionStmt | T_VariableSetStmt => return Ok(()),
             T_ExplainStmt => {
                 let analyzes = compat::has_option((*statement.cast::<pg_sys::ExplainStmt>()).options, c"analyze");
-                EXPLAINING.set(if analyzes { Explaining::Analyze } else { Explaining::Plan });
+                let since = pg_sys::GetCurrentSubTransactionId();
+                EXPLAINING.set(Some(Explaining { analyzes, since }));
             }
             T_LockStmt => judge_lock(statement.cast())?,
             T_ListenStmt => permit(&Statement::Listen)?,
@@ -216,7 +219,7 @@ unsafe fn judge_lock(lock: *mut pg_sys::LockStmt) -> Result<(), TenancyError> {
     Ok(())
 }
 
-/// The name of a protected table that the current role does not own.
+/// The name of a protected table, or of a view or parent that leads to one, that the current role does not own.
 unsafe fn another_ones(variable: *mut pg_sys::RangeVar) -> Result<Option<String>, TenancyError> {
     // SAFETY: a range variable of a parse tree; a relation that does not exist is left to the statement itself.
     let relation = unsafe {
@@ -228,8 +231,9 @@ unsafe fn another_ones(variable: *mut pg_sys::RangeVar) -> Result<Option<String>
             std::ptr::null_mut(),
         )
     };
-    let is_protected = matches!(protected::find(relation)?.as_deref(), Some(Protected::Table(_)));
-    let is_anothers = is_protected && !compat::owns(role::current(), relation);
+    let reaches_protected_table =
+        protected::find(relation)?.is_some() || protected::is_view_of_protected_table(relation)?;
+    let is_anothers = reaches_protected_table && !compat::owns(role::current(), relation);
     Ok(is_anothers.then(|| protected::name_of(relation)))
 }
 
@@ -273,16 +277,13 @@ fn is_any_tenant_stored() -> Result<bool, TenancyError> {
     Ok(stored.contains(&true))
 }
 
-/// Refuses an EXPLAIN that is under way, where it is guarded and uses a protected relation.
-pub fn refuse_explain(entry: &Entry) -> Result<(), TenancyError> {
-    let analyzes = match EXPLAINING.get() {
-        Explaining::No => return Ok(()),
-        Explaining::Plan => false,
-        Explaining::Analyze => true,
-    };
-    match protected::find(entry.relation)? {
-        Some(_) => permit(&Statement::Explain { relation: protected::name_of(entry.relation), analyzes }),
+/// Refuses an EXPLAIN that is under way, where it is guarded.
+pub fn refuse_explain(relation: pg_sys::Oid) -> Result<(), TenancyError> {
+    match EXPLAINING.get() {
         None => Ok(()),
+        Some(Explaining { analyzes, .. }) => {
+            permit(&Statement::Explain { relation: protected::name_of(relation), analyzes })
+        }
     }
 }
 
