@@ -147,6 +147,8 @@ pub enum TenancyError {
     StillGranted { role: Ident, object: String, through: String },
     NotLockedDown { role: String },
     NoHooks,
+    // folding
+    MovedTenant,
     // keys
     UnknownKey { table: QualifiedName, key: Ident },
     PartOfKey { key: Ident, table: QualifiedName, parent: QualifiedName },
@@ -543,6 +545,10 @@ impl TenancyError {
             }
             E::NoHooks => Face::new(NotInPrerequisiteState, "there are no hooks to lock catalogs down with")
                 .hint("Add pg_tenancy to shared_preload_libraries and restart, or call with method => 'grants'."),
+            E::MovedTenant => {
+                Face::new(NotInPrerequisiteState, "the tenant changed while a query on its rows was planned")
+                    .hint("Declare the function that calls tenancy.switch_tenant VOLATILE, as it must be.")
+            }
 
             E::UnknownKey { table, key } => {
                 Face::new(UndefinedObject, format!("table {table} has no unique key {key}"))

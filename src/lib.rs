@@ -30,6 +30,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::hush::install();
     pg::protected::watch();
     pg::locked_down::watch();
+    pg::planner::install();
     if pg::session::is_shared_preload() {
         pg::violations::share();
         pg::hooks::install(fence::RULES);

@@ -214,6 +214,13 @@ macro_rules! answer_once {
     };
 }
 
+/// Whether a function of fmgr's is one of those that give the current tenant's key.
+pub fn gives_key(function: *const c_void) -> bool {
+    type Answers = unsafe extern "C-unwind" fn(pg_sys::FunctionCallInfo) -> pg_sys::Datum;
+    let ours: [Answers; 3] = [tenancy_current_id, tenancy_current_number, tenancy_current_code];
+    ours.into_iter().any(|one| one as *const c_void == function)
+}
+
 answer_once!(tenancy_current_id, pg_finfo_tenancy_current_id, current_id, ID, false);
 answer_once!(tenancy_current_number, pg_finfo_tenancy_current_number, current_number, NUMBER, false);
 answer_once!(tenancy_current_code, pg_finfo_tenancy_current_code, current_code, CODE, false);

@@ -7,6 +7,7 @@
 use super::bindings;
 use super::cache;
 use super::compat;
+use super::planner;
 use super::report;
 use super::role;
 use crate::error::TenancyError;
@@ -595,6 +596,7 @@ fn is_superuser() -> bool {
 unsafe extern "C-unwind" fn assign(_newval: *const c_char, extra: *mut c_void) {
     CURRENT.set(extra.cast());
     TICKET.set(TICKET.get() + 1);
+    planner::forget_tenant();
     // SAFETY: guc.c hands over what the check hook made, or NULL.
     let Some(Extra { assigned, .. }) = (unsafe { extra.cast::<Extra>().as_ref() }) else { return };
     EVER_SET.set(true);

@@ -10,6 +10,7 @@ pub mod guc;
 pub mod hooks;
 pub mod hush;
 pub mod locked_down;
+pub mod planner;
 pub mod protected;
 mod report;
 pub mod role;

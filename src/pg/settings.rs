@@ -58,6 +58,7 @@ static DDL_GUARD: GucSetting<DdlGuard> = GucSetting::<DdlGuard>::new(DdlGuard::E
 static EXPLAIN_GUARD: GucSetting<ExplainGuard> = GucSetting::<ExplainGuard>::new(ExplainGuard::Auto);
 static SESSION_HYGIENE: GucSetting<SessionHygiene> = GucSetting::<SessionHygiene>::new(SessionHygiene::Auto);
 static FENCE_SUPERUSERS: GucSetting<bool> = GucSetting::<bool>::new(true);
+static FOLD_TENANT: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Defines the settings; called once, from `_PG_init`, before `guc::define` reserves the prefix.
 pub fn define() {
@@ -102,6 +103,14 @@ pub fn define() {
         GucContext::Suset,
         flags,
     );
+    GucRegistry::define_bool_guc(
+        c"tenancy.fold_tenant",
+        c"Lets the planner prune partitions by the tenant of the transaction where a plan is made for one use.",
+        c"",
+        &FOLD_TENANT,
+        GucContext::Userset,
+        flags,
+    );
 }
 
 /// Whether `tenancy.strictness` says strict.
@@ -135,4 +144,9 @@ pub fn session_hygiene() -> SessionHygiene {
 /// What `tenancy.fence_superusers` says.
 pub fn fence_superusers() -> bool {
     FENCE_SUPERUSERS.get()
+}
+
+/// What `tenancy.fold_tenant` says.
+pub fn fold_tenant() -> bool {
+    FOLD_TENANT.get()
 }

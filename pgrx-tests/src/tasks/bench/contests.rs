@@ -99,7 +99,7 @@ pub fn all() -> Vec<Contest> {
             "",
         ),
         statement("partitions-prepared", Some(1.0), 200, parted, Prepared, ""),
-        statement("partitions-simple", None, 8, parted, Simple, ""),
+        statement("partitions-simple", Some(1.3), 20, parted, Simple, ""),
         set_tenant("set-tenant-prepared", Protocol::Prepared),
         set_tenant("set-tenant-parsed", Protocol::Simple),
         visited(),
