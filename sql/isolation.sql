@@ -9,9 +9,33 @@ CREATE TABLE tenancy_internal.protected_tables (
     reference     text        NOT NULL CHECK (reference IN ('policy', 'foreign_key')),
     undo          jsonb       NOT NULL,        -- what unprotect_table puts back (isolation::undo::Undo)
     protected_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    protected_by  name        NOT NULL DEFAULT session_user,
+    foreign_keys  text        NOT NULL DEFAULT 'composite' CHECK (foreign_keys IN ('composite', 'keep')),
+    open_policy   boolean     NOT NULL DEFAULT true
+);
+CREATE INDEX protected_tables_root_idx ON tenancy_internal.protected_tables (root);
+CREATE INDEX protected_tables_tenant_column_idx ON tenancy_internal.protected_tables (tenant_column);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.protected_tables', '');
+
+-- Schemas whose new tables are protected as they come. By name, for pg_upgrade keeps no oid of a schema; the guard
+-- follows ALTER SCHEMA ... RENAME.
+CREATE TABLE tenancy_internal.protected_schemas (
+    schema        name        PRIMARY KEY,
+    tenant_column name        NOT NULL,
+    access        text        NOT NULL CHECK (access IN ('tenant', 'shared', 'reference')),
+    protected_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
     protected_by  name        NOT NULL DEFAULT session_user
 );
-SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.protected_tables', '');
+CREATE INDEX protected_schemas_tenant_column_idx ON tenancy_internal.protected_schemas (tenant_column);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.protected_schemas', '');
+
+-- The views that tenancy.tenant_view made: the only way for bound roles to read these materialized views.
+CREATE TABLE tenancy_internal.tenant_views (
+    view          regclass    PRIMARY KEY,
+    matview       regclass    NOT NULL
+);
+CREATE INDEX tenant_views_matview_idx ON tenancy_internal.tenant_views (matview);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.tenant_views', '');
 
 -- Each backend remembers which relations are protected (pg::protected); ALWAYS, so that replication and restore reach it.
 CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy_internal.protected_tables
@@ -23,7 +47,9 @@ ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_tru
 
 -- What src/model/table.rs holds of a relation.
 CREATE FUNCTION tenancy_internal.describe_table(target oid, asking oid) RETURNS jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$  -- which keeps its plan
+BEGIN
+RETURN (
 WITH RECURSIVE base_types(column_type, base, is_domain) AS (
     SELECT DISTINCT a.atttypid, a.atttypid, t.typtype = 'd'
       FROM pg_attribute a JOIN pg_type t ON t.oid = a.atttypid
@@ -115,7 +141,8 @@ SELECT jsonb_build_object(
 )
   FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
  WHERE c.oid = target
-$$;
+);
+END $$;
 
 -- What src/isolation/keys.rs holds of a unique key and of the partitions' keys that are parts of it, parents first.
 -- pg_get_indexdef and pg_get_constraintdef begin and end as they must, or the lists are NULL and nothing is done.
@@ -325,16 +352,203 @@ ALTER TABLE tenancy.tenants ENABLE ROW LEVEL SECURITY;
 CREATE POLICY tenancy_isolation ON tenancy.tenants
     USING (CASE WHEN tenancy.is_admin() THEN true ELSE id = tenancy.current_tenant_id() END);
 
-CREATE FUNCTION tenancy_internal.forget_dropped_tables() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+CREATE VIEW tenancy.protected_schemas AS
+SELECT schema, tenant_column, access, protected_at, protected_by FROM tenancy_internal.protected_schemas;
+
+-- What the command at hand made or changed, for the guard at ddl_command_end. In plpgsql, which keeps its plans.
+CREATE FUNCTION tenancy_internal.touched_objects() RETURNS TABLE (kind text, object oid, name name, relation oid)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
-    DELETE FROM tenancy_internal.protected_tables p
-     USING pg_event_trigger_dropped_objects() d
-     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND p.relation = d.objid::regclass;
+    RETURN QUERY
+    SELECT DISTINCT f.kind, f.object, f.name, f.relation
+      FROM pg_event_trigger_ddl_commands() d
+     CROSS JOIN LATERAL (
+        SELECT 'relation', c.oid, c.relname, c.oid FROM pg_class c
+         WHERE d.classid = 'pg_class'::regclass AND c.oid = d.objid AND c.relkind IN ('r', 'p', 'f', 'v', 'm')
+         UNION ALL
+        SELECT 'relation', c.oid, c.relname, c.oid FROM pg_class c  -- the tables of a type that was altered
+         WHERE d.classid = 'pg_class'::regclass AND d.object_type = 'type'
+           AND c.reloftype = (SELECT t.oid FROM pg_type t WHERE t.typrelid = d.objid)
+         UNION ALL
+        SELECT 'policy', p.oid, p.polname, p.polrelid FROM pg_policy p
+         WHERE d.classid = 'pg_policy'::regclass AND p.oid = d.objid
+         UNION ALL
+        SELECT 'trigger', g.oid, g.tgname, g.tgrelid FROM pg_trigger g
+         WHERE d.classid = 'pg_trigger'::regclass AND g.oid = d.objid
+         UNION ALL
+        SELECT 'rule', w.oid, w.rulename, w.ev_class FROM pg_rewrite w
+         WHERE d.classid = 'pg_rewrite'::regclass AND w.oid = d.objid AND w.rulename <> '_RETURN'
+         UNION ALL
+        SELECT 'constraint', k.oid, k.conname, k.conrelid FROM pg_constraint k
+         WHERE d.classid = 'pg_constraint'::regclass AND k.oid = d.objid AND k.conrelid <> 0
+         UNION ALL
+        SELECT 'function', f.oid, f.proname, 0::oid FROM pg_proc f
+         WHERE d.classid = 'pg_proc'::regclass AND f.oid = d.objid
+         UNION ALL
+        SELECT 'publication', b.oid, b.pubname, 0::oid FROM pg_publication b
+         WHERE d.classid = 'pg_publication'::regclass AND b.oid = d.objid
+            OR d.classid = 'pg_publication_rel'::regclass
+           AND b.oid = (SELECT r.prpubid FROM pg_publication_rel r WHERE r.oid = d.objid)
+      ) AS f(kind, object, name, relation)
+     WHERE NOT d.in_extension;
 END $$;
-CREATE EVENT TRIGGER tenancy_forget_dropped_tables ON sql_drop
-    WHEN TAG IN ('DROP TABLE', 'DROP SCHEMA', 'DROP OWNED', 'DROP EXTENSION')
-    EXECUTE FUNCTION tenancy_internal.forget_dropped_tables();
+
+-- What protection knows of the relations touched, of all above and below them, and of those on record as theirs.
+CREATE FUNCTION tenancy_internal.touched_families(touched oid[]) RETURNS TABLE (
+    relation oid, kind "char", parents oid[], root oid, is_exempt boolean, owner text, owner_danger text,
+    schema_column name, schema_access text, known_column name
+)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY
+    WITH RECURSIVE up(relation) AS (
+        SELECT t FROM unnest(touched) t
+         UNION
+        SELECT p.relation::oid FROM tenancy_internal.protected_tables p WHERE p.root = ANY (touched::regclass[])
+         UNION
+        SELECT i.inhparent FROM up u JOIN pg_inherits i ON i.inhrelid = u.relation
+    ), down(relation) AS (
+        SELECT t FROM unnest(touched) t
+         UNION
+        SELECT i.inhrelid FROM down d JOIN pg_inherits i ON i.inhparent = d.relation
+    )
+    SELECT c.oid, c.relkind, ARRAY(SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = c.oid), p.root::oid,
+           c.relpersistence = 't' OR n.nspname IN ('pg_catalog', 'information_schema', 'pg_toast')
+               OR EXISTS (SELECT FROM pg_depend d
+                           WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e'),
+           r.rolname::text, tenancy_internal.owner_danger(c.relowner), s.tenant_column, s.access,
+           (SELECT a.attname FROM pg_attribute a
+             WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped
+               AND (EXISTS (SELECT FROM tenancy_internal.protected_tables o WHERE o.tenant_column = a.attname)
+                    OR EXISTS (SELECT FROM tenancy_internal.protected_schemas o WHERE o.tenant_column = a.attname))
+             ORDER BY a.attnum LIMIT 1)
+      FROM (SELECT u.relation FROM up u UNION SELECT d.relation FROM down d) k
+      JOIN pg_class c ON c.oid = k.relation
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      JOIN pg_authid r ON r.oid = c.relowner
+      LEFT JOIN tenancy_internal.protected_tables p ON p.relation = c.oid
+      LEFT JOIN tenancy_internal.protected_schemas s ON s.schema = n.nspname;
+END $$;
+
+-- Why a role must not own a protected table; NULL when nothing speaks against it.
+CREATE FUNCTION tenancy_internal.owner_danger(role oid) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE WHEN r.rolsuper THEN 'is a superuser'
+                WHEN r.rolbypassrls THEN 'has BYPASSRLS'
+                WHEN EXISTS (SELECT FROM pg_class c, aclexplode(c.relacl) a
+                              WHERE c.oid = 'tenancy.tenants'::regclass AND a.grantee = role AND a.privilege_type = 'SELECT')
+                     AND NOT has_function_privilege(role, 'tenancy.switch_tenant(text)', 'EXECUTE')
+                THEN 'runs an application (tenancy.grant_usage)' END
+      FROM pg_authid r WHERE r.oid = role
+$$;
+
+-- The protected tables that a view, materialized view or rule reads, also through views and materialized views.
+CREATE FUNCTION tenancy_internal.protected_sources(reader oid) RETURNS SETOF oid
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE reads(relation) AS (
+    SELECT reader
+     UNION
+    SELECT d.refobjid
+      FROM reads s
+      JOIN pg_class c ON c.oid = s.relation AND c.relkind IN ('v', 'm')
+      JOIN pg_rewrite w ON w.ev_class = s.relation
+      JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid AND d.refclassid = 'pg_class'::regclass
+)
+SELECT s.relation FROM reads s JOIN tenancy_internal.protected_tables p ON p.relation = s.relation
+ WHERE p.access <> 'reference'
+$$;
+
+-- How a view or materialized view reads protected tables; no row when it reads none.
+CREATE FUNCTION tenancy_internal.describe_reader(reader oid) RETURNS TABLE (
+    schema name, name name, is_materialized boolean, is_invoker boolean, is_barrier boolean, is_tenant_view boolean,
+    reads_materialized boolean, owner text, owner_danger text, sources text
+)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+SELECT n.nspname, c.relname, c.relkind = 'm',
+       COALESCE('security_invoker' = ANY (o.names), false), COALESCE('security_barrier' = ANY (o.names), false),
+       EXISTS (SELECT FROM tenancy_internal.tenant_views v WHERE v.view = c.oid),
+       EXISTS (SELECT FROM pg_rewrite w
+                 JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
+                                 AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> c.oid
+                 JOIN pg_class m ON m.oid = d.refobjid AND m.relkind = 'm'
+                WHERE w.ev_class = c.oid AND EXISTS (SELECT FROM tenancy_internal.protected_sources(m.oid))),
+       r.rolname, CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS' END,
+       (SELECT string_agg(s::regclass::text, ', ' ORDER BY s::regclass::text) FROM tenancy_internal.protected_sources(c.oid) s)
+  FROM pg_class c
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_authid r ON r.oid = c.relowner
+ CROSS JOIN LATERAL (SELECT ARRAY(SELECT option_name FROM pg_options_to_table(c.reloptions)
+                                   WHERE option_value::boolean)) AS o(names)
+ WHERE c.oid = reader AND c.relkind IN ('v', 'm') AND EXISTS (SELECT FROM tenancy_internal.protected_sources(c.oid))
+$$;
+
+-- A function of ours, or one that reads protected tables with the rights of a role that row security does not bind. Its
+-- text is searched for their names: PL/pgSQL and the like keep no dependencies.
+CREATE FUNCTION tenancy_internal.describe_function(function oid) RETURNS TABLE (
+    name text, is_ours boolean, owner text, owner_danger text, sources text
+)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH f AS (
+    SELECT p.oid, p.oid::regprocedure::text AS name, r.rolname::text AS owner, p.prosrc, p.prosecdef,
+           CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS' END AS danger,
+           EXISTS (SELECT FROM pg_depend d JOIN pg_extension e ON e.oid = d.refobjid
+                    WHERE d.classid = 'pg_proc'::regclass AND d.objid = p.oid AND d.deptype = 'e'
+                      AND d.refclassid = 'pg_extension'::regclass AND e.extname = 'pg_tenancy') AS is_ours
+      FROM pg_proc p JOIN pg_authid r ON r.oid = p.proowner
+     WHERE p.oid = function
+), read AS (
+    SELECT string_agg(t.relation::text, ', ' ORDER BY t.relation::text) AS sources
+      FROM f, tenancy_internal.protected_tables t JOIN pg_class c ON c.oid = t.relation
+     WHERE f.prosecdef AND f.danger IS NOT NULL AND NOT f.is_ours AND t.access <> 'reference'
+       AND (strpos(lower(f.prosrc), lower(c.relname)) > 0
+                AND (c.relname ~ '\W' OR f.prosrc ~* ('\m' || c.relname || '\M'))
+            OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid
+                          AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid))
+)
+SELECT f.name, f.is_ours, f.owner, f.danger, read.sources FROM f, read WHERE f.is_ours OR read.sources IS NOT NULL
+$$;
+
+-- The protected tables that a publication sends; no row when there are none.
+CREATE FUNCTION tenancy_internal.published_tables(publication name) RETURNS TABLE (sources text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+SELECT string_agg(p.relation::text, ', ' ORDER BY p.relation::text)
+  FROM pg_publication_tables t
+  JOIN pg_namespace n ON n.nspname = t.schemaname
+  JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = t.tablename
+  JOIN tenancy_internal.protected_tables p ON p.relation = c.oid
+ WHERE t.pubname = publication AND p.access <> 'reference'
+HAVING count(*) > 0
+$$;
+
+-- Takes what the command at hand dropped off the record, and names the protected relations that lost a part.
+CREATE FUNCTION tenancy_internal.forget_dropped() RETURNS SETOF oid
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    gone regclass[];
+BEGIN
+    SELECT array_agg(d.objid::regclass) INTO gone FROM pg_event_trigger_dropped_objects() d
+     WHERE d.classid = 'pg_class'::regclass AND d.objsubid = 0;
+    IF gone IS NOT NULL THEN
+        DELETE FROM tenancy_internal.protected_tables p WHERE p.relation = ANY (gone);
+        DELETE FROM tenancy_internal.tenant_views v WHERE v.view = ANY (gone) OR v.matview = ANY (gone);
+    END IF;
+    DELETE FROM tenancy_internal.protected_schemas s
+     USING pg_event_trigger_dropped_objects() d
+     WHERE d.classid = 'pg_namespace'::regclass AND s.schema = d.object_name::name;
+    RETURN QUERY
+    SELECT DISTINCT c.oid
+      FROM pg_event_trigger_dropped_objects() d
+      JOIN pg_namespace n ON n.nspname = d.address_names[1]
+      JOIN pg_class c ON c.relnamespace = n.oid AND c.relname = d.address_names[2]
+      JOIN tenancy_internal.protected_tables p ON p.relation = c.oid
+     WHERE d.object_type IN ('policy', 'trigger', 'table column', 'default value', 'table constraint');
+END $$;
+
+-- ALWAYS: session_replication_role = replica must not switch them off.
+CREATE EVENT TRIGGER tenancy_note_drops ON sql_drop EXECUTE FUNCTION tenancy_internal.note_drops();
+ALTER EVENT TRIGGER tenancy_note_drops ENABLE ALWAYS;
+CREATE EVENT TRIGGER tenancy_guard_ddl ON ddl_command_end EXECUTE FUNCTION tenancy_internal.guard_ddl();
+ALTER EVENT TRIGGER tenancy_guard_ddl ENABLE ALWAYS;
 
 -- DROP EXTENSION ... CASCADE takes the restrictive policies along and would leave a user's permissive ones in charge.
 CREATE EVENT TRIGGER tenancy_close_before_drop ON ddl_command_start
@@ -342,9 +556,13 @@ CREATE EVENT TRIGGER tenancy_close_before_drop ON ddl_command_start
     EXECUTE FUNCTION tenancy_internal.close_before_drop();
 ALTER EVENT TRIGGER tenancy_close_before_drop ENABLE ALWAYS;
 
-COMMENT ON EVENT TRIGGER tenancy_forget_dropped_tables IS 'removes dropped tables from the list of protected ones';
+COMMENT ON EVENT TRIGGER tenancy_note_drops IS 'takes dropped tables off the record, and notes which protected ones lost a part';
+COMMENT ON EVENT TRIGGER tenancy_guard_ddl IS 'keeps protected tables protected, and protects new ones (tenancy.ddl_guard)';
 COMMENT ON EVENT TRIGGER tenancy_close_before_drop IS 'closes every protected table before the extension is dropped';
 COMMENT ON TABLE tenancy_internal.protected_tables IS 'the protected tables, their partitions and children, and what unprotect_table puts back';
+COMMENT ON TABLE tenancy_internal.protected_schemas IS 'schemas whose new tables are protected as they come';
+COMMENT ON TABLE tenancy_internal.tenant_views IS 'the views that tenancy.tenant_view made, with their materialized views';
+COMMENT ON VIEW tenancy.protected_schemas IS 'schemas whose new tables are protected as they come (tenancy.protect_schema)';
 COMMENT ON VIEW tenancy.protected_tables IS 'the protected tables, with their partitions and children';
 COMMENT ON COLUMN tenancy.protected_tables.tenant_key IS 'which key the tenant column holds: id, number or code';
 COMMENT ON COLUMN tenancy.protected_tables.part_of IS 'the protected table whose partition or child it is';
@@ -361,7 +579,16 @@ COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its parti
 COMMENT ON DOMAIN tenancy_internal.open_rows IS 'boolean; a policy that uses it goes with the extension';
 COMMENT ON FUNCTION tenancy_internal.role_danger(oid) IS 'why a role must not be an application role; NULL when it may';
 COMMENT ON FUNCTION tenancy_internal.refuse_truncate() IS 'refuses TRUNCATE of a protected table to everybody whom row security binds';
-COMMENT ON FUNCTION tenancy_internal.forget_dropped_tables() IS 'removes dropped tables from the list of protected ones';
+COMMENT ON FUNCTION tenancy_internal.note_drops() IS 'takes dropped tables off the record, and notes which protected ones lost a part';
+COMMENT ON FUNCTION tenancy_internal.guard_ddl() IS 'judges what a statement left behind: protects what is new, refuses what takes protection off';
+COMMENT ON FUNCTION tenancy_internal.touched_objects() IS 'what the command at hand made or changed';
+COMMENT ON FUNCTION tenancy_internal.touched_families(oid[]) IS 'what protection knows of relations, their parents and children';
+COMMENT ON FUNCTION tenancy_internal.owner_danger(oid) IS 'why a role must not own a protected table; NULL when it may';
+COMMENT ON FUNCTION tenancy_internal.protected_sources(oid) IS 'the protected tables that a view or materialized view reads';
+COMMENT ON FUNCTION tenancy_internal.describe_reader(oid) IS 'how a view or materialized view reads protected tables';
+COMMENT ON FUNCTION tenancy_internal.describe_function(oid) IS 'how a function reads protected tables past row security';
+COMMENT ON FUNCTION tenancy_internal.published_tables(name) IS 'the protected tables that a publication sends';
+COMMENT ON FUNCTION tenancy_internal.forget_dropped() IS 'takes what was dropped off the record, and names what lost a part';
 COMMENT ON FUNCTION tenancy_internal.close_before_drop() IS 'closes every protected table before the extension is dropped';
 COMMENT ON FUNCTION tenancy.protect_table(regclass, name, text, text, text, text, boolean) IS
     'isolates a table by tenant: column, default, index, keys, policies, TRUNCATE guard, on partitions and children too; plan_protection shows the steps';
@@ -369,7 +596,11 @@ COMMENT ON FUNCTION tenancy.plan_protection(regclass, name, text, text, text, te
     'the steps protect_table would take, with their locks and reasons';
 COMMENT ON FUNCTION tenancy.unprotect_table(regclass) IS 'puts back what was there before protect_table; columns and data stay';
 COMMENT ON FUNCTION tenancy.protect_schema(name, name, text) IS
-    'protects each table of a schema that has the tenant column, and says why the others were left';
+    'protects each table of a schema that has the tenant column, and from then on each new one; says why others were left';
+COMMENT ON FUNCTION tenancy.unprotect_schema(name) IS
+    'new tables of the schema are protected no longer; those that are protected stay so';
+COMMENT ON FUNCTION tenancy.tenant_view(regclass) IS
+    'makes a view of a materialized view that shows the current tenant''s rows only; DROP VIEW undoes it';
 COMMENT ON FUNCTION tenancy.scope_unique(regclass, name) IS
     'leads a UNIQUE, PRIMARY KEY or EXCLUDE constraint or a unique index by the tenant column, with the foreign keys that refer to it; plan_scope_unique shows the steps';
 COMMENT ON FUNCTION tenancy.plan_scope_unique(regclass, name) IS

@@ -131,6 +131,27 @@ pub enum TenancyError {
     TruncateBound { table: QualifiedName, role: String },
     UnknownSchema { schema: Ident },
     ArgumentConflict { message: &'static str, hint: &'static str },
+    // guard
+    NotATriggerCall,
+    SchemaNotProtected { schema: Ident },
+    ProtectionLost { table: QualifiedName, lost: Vec<String>, is_refused: bool },
+    MemberUnprotected { table: QualifiedName, root: QualifiedName },
+    NewTableUnprotected { table: QualifiedName, column: Ident },
+    ForeignTableOpen { table: QualifiedName, column: Ident },
+    OwnerUnbound { table: QualifiedName, owner: String, danger: String },
+    RuleOnProtected { table: QualifiedName, rule: Ident },
+    PolicyTrustsSetting { table: QualifiedName, policy: Ident },
+    PolicyWidens { table: QualifiedName, policy: Ident },
+    PolicyWithoutEffect { table: QualifiedName, policy: Ident },
+    ViewUnbound { view: QualifiedName, owner: String, danger: String, sources: String },
+    ViewOfCopies { view: QualifiedName, sources: String },
+    MatviewUnbound { view: QualifiedName, sources: String },
+    TenantViewAltered { view: QualifiedName },
+    FunctionUnbound { function: String, owner: String, danger: String, sources: String },
+    HelperReplaced { function: String },
+    PublicationUnbound { publication: Ident, sources: String },
+    NoCopyOfProtected { view: QualifiedName },
+    NameTaken { relation: QualifiedName },
     // fence
     Unfenced { relation: String, role: String, gap: Gap },
     FencedSuperuser { relation: String, tenant: String },
@@ -459,6 +480,126 @@ impl TenancyError {
                 .hint("Give the name of an existing schema."),
             E::ArgumentConflict { message, hint } => Face::new(InvalidParameterValue, *message).hint(*hint),
 
+            E::NotATriggerCall => Face::new(FeatureNotSupported, "this function can only be called by a trigger")
+                .hint("PostgreSQL calls it by itself; there is nothing to be gained from a call."),
+            E::SchemaNotProtected { schema } => {
+                Face::new(UndefinedObject, format!("new tables of schema {schema} are not protected"))
+                    .hint("tenancy.protected_schemas lists the schemas whose new tables are.")
+            }
+            E::ProtectionLost { table, lost, is_refused: true } => {
+                Face::new(InsufficientPrivilege, format!("table {table} must stay protected as it is"))
+                    .detail(format!("The statement would alter or remove {}.", lost.join(", ")))
+                    .hint(format!(
+                        "An administrator may do this, or take protection off with tenancy.unprotect_table({}) first.",
+                        quoted(table)
+                    ))
+            }
+            E::ProtectionLost { table, lost, is_refused: false } => {
+                Face::new(InsufficientPrivilege, format!("table {table} is no longer protected as it was"))
+                    .detail(format!("The statement altered or removed {}.", lost.join(", ")))
+                    .hint(format!(
+                        "Call tenancy.protect_table({}), with the other arguments it was protected with, to put this right.",
+                        quoted(table)
+                    ))
+            }
+            E::MemberUnprotected { table, root } => {
+                Face::new(NotInPrerequisiteState, format!("table {table} is not protected yet as {root} is"))
+                    .hint(format!("Call tenancy.protect_table({}) again.", quoted(root)))
+            }
+            E::NewTableUnprotected { table, column } => Face::new(
+                NotInPrerequisiteState,
+                format!("table {table} has the tenant column {column} but is not protected"),
+            )
+            .hint(format!(
+                "Call tenancy.protect_table({}), or tenancy.protect_schema(...) for all tables to come.",
+                quoted(table)
+            )),
+            E::ForeignTableOpen { table, column } => Face::new(
+                InsufficientPrivilege,
+                format!("foreign table {table} has the tenant column {column} and no row security"),
+            )
+            .detail("Row security does not reach a foreign table: whoever may read it reads the rows of every tenant.")
+            .hint("Grant nothing on it to application roles."),
+            E::OwnerUnbound { table, owner, danger } => {
+                Face::new(InsufficientPrivilege, format!("role \"{owner}\" should not own protected table {table}"))
+                    .detail(format!("Role \"{owner}\" {danger}."))
+                    .hint("Give the table to a role that neither runs the application nor bypasses row security.")
+            }
+            E::RuleOnProtected { table, rule } => Face::new(
+                InsufficientPrivilege,
+                format!("rule {rule} on protected table {table} can lead rows past its policies"),
+            )
+            .hint("Use a trigger: it sees the rows that the policies let through."),
+            E::PolicyTrustsSetting { table, policy } => Face::new(
+                InsufficientPrivilege,
+                format!("policy {policy} on protected table {table} trusts a setting that any role can change"),
+            )
+            .detail(HOLDS_BESIDES)
+            .hint("Write it AS RESTRICTIVE, which can only narrow what a tenant sees, or let an administrator create it."),
+            E::PolicyWidens { table, policy } => Face::new(
+                InsufficientPrivilege,
+                format!("policy {policy} on protected table {table} offers rows beside the tenant's own"),
+            )
+            .detail(HOLDS_BESIDES)
+            .hint("Leave the tenant out of it; for rows that all tenants read protect the table with access => 'shared'."),
+            E::PolicyWithoutEffect { table, policy } => Face::new(
+                NotInPrerequisiteState,
+                format!("policy {policy} on protected table {table} has no effect beside tenancy_open"),
+            )
+            .detail("Permissive policies add to each other, and tenancy_open admits all of the tenant's rows.")
+            .hint(format!(
+                "Write it AS RESTRICTIVE, or call tenancy.protect_table({}) again, which then removes tenancy_open.",
+                quoted(table)
+            )),
+            E::ViewUnbound { view, owner, danger, sources } => {
+                Face::new(InsufficientPrivilege, format!("view {view} shows the rows of every tenant"))
+                    .detail(format!("It reads {sources} as its owner: role \"{owner}\" {danger}."))
+                    .hint(format!(
+                        "Run ALTER VIEW {view} SET (security_invoker = true) (PostgreSQL 15), or give it to an owner whom row security binds."
+                    ))
+            }
+            E::ViewOfCopies { view, sources } => Face::new(
+                InsufficientPrivilege,
+                format!("view {view} shows rows of every tenant from a materialized view"),
+            )
+            .detail(format!("The materialized view is filled from {sources}."))
+            .hint("Read it through a view that tenancy.tenant_view(...) makes."),
+            E::MatviewUnbound { view, sources } => Face::new(
+                InsufficientPrivilege,
+                format!("materialized view {view} keeps rows of protected tables without row security"),
+            )
+            .detail(format!("It is filled from {sources}."))
+            .hint(format!(
+                "An administrator may create it, and let applications read what tenancy.tenant_view({}) makes of it.",
+                quoted(view)
+            )),
+            E::TenantViewAltered { view } => Face::new(
+                InsufficientPrivilege,
+                format!("view {view} was made by tenancy.tenant_view and must stay as it is"),
+            )
+            .hint("Drop it, and call tenancy.tenant_view(...) again."),
+            E::FunctionUnbound { function, owner, danger, sources } => {
+                Face::new(InsufficientPrivilege, format!("function {function} reads protected tables past row security"))
+                    .detail(format!("It names {sources} and runs as its owner: role \"{owner}\" {danger}."))
+                    .hint("Make it SECURITY INVOKER, or give it to an owner whom row security binds.")
+            }
+            E::HelperReplaced { function } => {
+                Face::new(InsufficientPrivilege, format!("function {function} is part of pg_tenancy and was altered"))
+                    .hint("Isolation rests on it: put the extension's own version back.")
+            }
+            E::PublicationUnbound { publication, sources } => Face::new(
+                InsufficientPrivilege,
+                format!("publication {publication} sends the rows of every tenant"),
+            )
+            .detail(format!("It has {sources}, and replication knows no row security."))
+            .hint("An administrator may publish them; a row filter on the tenant column (PostgreSQL 15) narrows it to one tenant."),
+            E::NoCopyOfProtected { view } => {
+                Face::new(WrongObjectType, format!("{view} is no materialized view of protected tables"))
+                    .hint("Give the name of a materialized view that reads a protected table.")
+            }
+            E::NameTaken { relation } => Face::new(DuplicateObject, format!("relation {relation} already exists"))
+                .hint("Drop or rename it: this name is needed."),
+
             E::Unfenced { relation, role, gap } => {
                 let (detail, hint) = match gap {
                     Gap::Off => ("Row security of the table is switched off.", PROTECT),
@@ -607,6 +748,17 @@ impl TenancyError {
             | E::FencedView { .. }
             | E::Denied { .. }
             | E::LockedDown { .. } => Some(Violation::Fence),
+            E::ProtectionLost { is_refused: true, .. }
+            | E::OwnerUnbound { .. }
+            | E::RuleOnProtected { .. }
+            | E::PolicyTrustsSetting { .. }
+            | E::PolicyWidens { .. }
+            | E::ViewUnbound { .. }
+            | E::ViewOfCopies { .. }
+            | E::MatviewUnbound { .. }
+            | E::TenantViewAltered { .. }
+            | E::FunctionUnbound { .. }
+            | E::PublicationUnbound { .. } => Some(Violation::Ddl),
             _ => None,
         }
     }
@@ -665,6 +817,13 @@ fn denied(role: &str, statement: &Statement) -> Face {
 }
 
 const PROTECT: &str = "Have the owner or an administrator call tenancy.protect_table(...), which puts it back.";
+
+const HOLDS_BESIDES: &str = "It shows no other tenant's rows, for the restrictive policy tenancy_isolation holds besides.";
+
+/// A name as a string constant, to be copied into a call.
+fn quoted(name: &QualifiedName) -> String {
+    format!("'{}'", name.to_string().replace('\'', "''"))
+}
 
 /// A text that came from outside, cut to what a log line can bear.
 fn shortened(text: &str) -> String {

@@ -22,6 +22,8 @@
 mod catalogs;
 #[path = "attacks/context.rs"]
 mod context;
+#[path = "attacks/ddl.rs"]
+mod ddl;
 #[path = "attacks/drift.rs"]
 mod drift;
 #[path = "attacks/fence.rs"]
@@ -49,6 +51,7 @@ mod stage;
 const STORIES: &[&[&str]] = &[
     catalogs::STORIES,
     context::STORIES,
+    ddl::STORIES,
     drift::STORIES,
     fence::STORIES,
     integrity::STORIES,

@@ -1,15 +1,19 @@
 //! Isolation: a protected table shows and takes a tenant's own rows only, whoever asks.
-//! SQL: sql/isolation.sql. Decisions: plan.rs, keys.rs, step.rs, undo.rs, model::policy.
-//! Statements: store.rs, keys/store.rs, roles.rs.
+//! SQL: sql/isolation.sql. Decisions: plan.rs, keys.rs, step.rs, undo.rs, drift.rs, model::policy.
+//! Statements: the others.
 
+mod drift;
+mod guard;
 mod keys;
 mod plan;
 mod roles;
+mod schemas;
 mod step;
 mod store;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
 mod undo;
+mod views;
 
 pgrx::extension_sql_file!(
     "../../sql/isolation.sql",
@@ -23,11 +27,15 @@ pgrx::extension_sql_file!(
         tenancy::scope_unique,
         tenancy::plan_scope_unique,
         tenancy::unscope_unique,
+        tenancy::unprotect_schema,
+        tenancy::tenant_view,
         tenancy::grant_usage,
         tenancy::revoke_usage,
         tenancy_internal::refuse_truncate,
         tenancy_internal::is_enforced,
-        tenancy_internal::close_before_drop
+        tenancy_internal::close_before_drop,
+        tenancy_internal::note_drops,
+        tenancy_internal::guard_ddl
     ]
 );
 
@@ -35,7 +43,7 @@ pgrx::extension_sql_file!(
 mod tenancy {
     use super::step::Step;
     use super::store::{self, Arguments};
-    use super::{keys, roles};
+    use super::{keys, roles, schemas, views};
     use crate::pg::{Oid, given, ident};
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
@@ -116,7 +124,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         Ok(store::unprotect(given("target", target)?)?)
     }
 
-    /// Protects each table of `schema` that has the tenant column, and says why the others were left.
+    /// Protects each table of `schema` that has the tenant column, from then on each new one too, and says why others were
+    /// left.
     #[pg_extern(sql = "
 CREATE FUNCTION tenancy.protect_schema(
     schema name, tenant_column name DEFAULT 'tenant_id', access text DEFAULT 'tenant'
@@ -132,7 +141,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     > {
         let arguments = Arguments::given(tenant_column, access, None, Some("composite"), Some("policy"), Some(true))?;
         let schema = given("schema", schema)?.to_string_lossy();
-        let outcomes = store::protect_schema(&schema, &arguments)?;
+        let outcomes = schemas::protect_schema(&schema, &arguments)?;
         Ok(TableIterator::new(outcomes.into_iter().map(|o| (o.relation, o.outcome.to_owned(), o.reason))))
     }
 
@@ -183,6 +192,25 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         Ok(keys::store::unscope(target, &name)?)
     }
 
+    /// Protects new tables of `schema` no longer; those that are protected stay so. 42704 when it is not protected.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.unprotect_schema(schema name) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn unprotect_schema(schema: Option<&std::ffi::CStr>) -> Result<(), ErrorReport> {
+        Ok(schemas::unprotect_schema(&given("schema", schema)?.to_string_lossy())?)
+    }
+
+    /// Makes a view of a materialized view that shows the current tenant's rows only, and gives it.
+    ///
+    /// 42809 for what is no materialized view over protected tables, 42703 without their tenant column, 42804 when it holds
+    /// no tenant key, 42501 without ownership, 42P07 when the view's name is taken.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.tenant_view(matview regclass) RETURNS regclass
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn tenant_view(matview: Option<Oid>) -> Result<Oid, ErrorReport> {
+        Ok(views::tenant_view(given("matview", matview)?)?)
+    }
+
     /// Gives an application role what it needs. 42501 for a role that could get past row security, saying how.
     #[pg_extern(sql = "
 CREATE FUNCTION tenancy.grant_usage(role regrole) RETURNS void
@@ -204,7 +232,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 
 #[pgrx::pg_schema]
 mod tenancy_internal {
-    use super::store;
+    use super::{guard, store};
     use crate::pg::{Oid, event, given, qualified_name};
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::prelude::*;
@@ -231,6 +259,22 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         access: Option<&str>,
     ) -> Result<bool, ErrorReport> {
         Ok(store::is_enforced(given("relation", relation)?, tenant_column, given("access", access)?)?)
+    }
+
+    /// Takes dropped tables off the record, and notes which protected ones lost a part.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.note_drops() RETURNS event_trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn note_drops(call: event::Call) -> Result<(), ErrorReport> {
+        Ok(guard::note_drops(call)?)
+    }
+
+    /// Judges what a statement left behind: protects what is new, refuses what takes protection off.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.guard_ddl() RETURNS event_trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn guard_ddl(call: event::Call) -> Result<(), ErrorReport> {
+        Ok(guard::guard_ddl(call)?)
     }
 
     /// Closes every protected table before the extension is dropped.

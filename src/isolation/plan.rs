@@ -94,6 +94,14 @@ pub struct Facts {
     pub has_rows: bool,
 }
 
+impl Facts {
+    /// The family and those of its neighbours.
+    pub fn families(&self) -> Vec<Vec<&Table>> {
+        let neighbours = self.neighbours.iter().map(|neighbour| neighbour.family.iter().collect());
+        std::iter::once(self.family.iter().collect()).chain(neighbours).collect()
+    }
+}
+
 /// The steps that protect the table; empty when nothing is left to do.
 pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyError> {
     let Some(root) = facts.family.first() else {
@@ -121,9 +129,7 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
     if !request.is_bound_as_owner {
         return Ok(steps);
     }
-    let neighbours = facts.neighbours.iter().map(|neighbour| neighbour.family.iter().collect());
-    let families: Vec<Vec<&Table>> = std::iter::once(facts.family.iter().collect()).chain(neighbours).collect();
-    Ok(step::lift_force(steps, &families))
+    Ok(step::lift_force(steps, &facts.families()))
 }
 
 /// Whether all that protects a table is in place, unaltered; the companion that opens it may be there or not.

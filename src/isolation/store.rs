@@ -8,7 +8,7 @@ use crate::error::TenancyError;
 use crate::model::policy::{self, Access};
 use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
 use crate::pg::{Oid, cache, event, given, role, spi};
-use std::collections::HashMap;
+use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 
 /// The arguments of `protect_table`, checked for NULL.
@@ -50,8 +50,44 @@ pub struct Entry {
     pub column: Option<Ident>,
     pub access: Access,
     pub reference: Reference,
+    composite_keys: bool,
+    open_policy: bool,
     pub undo: Undo,
 }
+
+impl Entry {
+    /// What `protect_table` was last asked for.
+    pub fn request(&self) -> Request {
+        let column = self.column.clone().unwrap_or_else(|| policy::name(TENANT_COLUMN));
+        Request {
+            reference: self.reference,
+            composite_keys: self.composite_keys,
+            open_policy: self.open_policy,
+            ..default_request(column, self.access)
+        }
+    }
+
+    fn is_as_asked(&self, request: &Request) -> bool {
+        self.composite_keys == request.composite_keys && self.open_policy == request.open_policy
+    }
+}
+
+/// What `protect_table` is asked for where nothing else is said.
+pub fn default_request(column: Ident, access: Access) -> Request {
+    Request {
+        column,
+        access,
+        reference: Reference::Policy,
+        composite_keys: true,
+        open_policy: true,
+        assign: None,
+        server_version: spi::server_version(),
+        is_bound_as_owner: !role::bypasses_row_security(),
+    }
+}
+
+/// The name of a tenant column where none is given.
+const TENANT_COLUMN: &str = "tenant_id";
 
 /// Protects `target` with its partitions and children.
 pub fn protect(target: Oid, arguments: &Arguments<'_>) -> Result<(), TenancyError> {
@@ -59,16 +95,29 @@ pub fn protect(target: Oid, arguments: &Arguments<'_>) -> Result<(), TenancyErro
     protect_as(target, &request)
 }
 
-fn protect_as(target: Oid, request: &Request) -> Result<(), TenancyError> {
+pub fn protect_as(target: Oid, request: &Request) -> Result<(), TenancyError> {
+    protect_by(target, request, execute)
+}
+
+/// The same for the guard, at work for a role that need not be an administrator.
+pub fn protect_for_guard(target: Oid, request: &Request) -> Result<(), TenancyError> {
+    protect_by(target, request, execute_for_guard)
+}
+
+fn protect_by(
+    target: Oid,
+    request: &Request,
+    execute: impl Fn(&Step) -> Result<(), TenancyError>,
+) -> Result<(), TenancyError> {
     let plan = |view| spi::undisturbed(|| plan_for(target, request, view));
     let (facts, steps) = plan(spi::Snapshot::Statement)?;
     if facts.is_complete && steps.iter().all(|step| step.statement().is_none()) {
-        return steps.iter().try_for_each(execute);
+        return steps.iter().try_for_each(&execute);
     }
     lock(target)?;
     let (before, steps) = plan(spi::Snapshot::Latest)?;
-    steps.iter().try_for_each(execute)?;
-    spi::undisturbed(|| record(&before, request))
+    steps.iter().try_for_each(&execute)?;
+    spi::undisturbed(|| record(target, &before, request))
 }
 
 /// The steps that `protect` would take.
@@ -78,9 +127,15 @@ pub fn plan_protection(target: Oid, arguments: &Arguments<'_>) -> Result<Vec<Ste
 }
 
 fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Facts, Vec<Step>), TenancyError> {
-    let entries = entries(view)?;
-    let facts = facts(target, request, &entries, view)?;
+    let family = family(target, view)?;
+    let facts = facts(target, family, request, view)?;
     let steps = plan::protect(&facts, request)?;
+    refuse_strangers(&facts, &steps)?;
+    Ok((facts, steps))
+}
+
+/// Refuses a role that may not alter what the steps alter.
+pub fn refuse_strangers(facts: &Facts, steps: &[Step]) -> Result<(), TenancyError> {
     let role = role::current_role();
     for table in facts.family.iter().filter(|_| !steps.is_empty() || !facts.is_complete) {
         plan::refuse_stranger(table, &role)?;
@@ -90,7 +145,7 @@ fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Fact
             plan::refuse_stranger(table, &role)?;
         }
     }
-    Ok((facts, steps))
+    Ok(())
 }
 
 fn refuse_other_protection(root: &Table, entry: &Entry, target: Oid, request: &Request) -> Result<(), TenancyError> {
@@ -112,8 +167,8 @@ fn refuse_other_protection(root: &Table, entry: &Entry, target: Oid, request: &R
     Ok(())
 }
 
-fn request(arguments: &Arguments<'_>) -> Result<Request, TenancyError> {
-    const KEYS: &[&str] = &["composite", "keep"];
+pub fn request(arguments: &Arguments<'_>) -> Result<Request, TenancyError> {
+    const KEYS: &[&str] = &[COMPOSITE, KEEP];
     let unknown = |argument, given: &str, choices: &'static [&'static str]| TenancyError::UnknownChoice {
         argument,
         given: given.to_owned(),
@@ -122,8 +177,8 @@ fn request(arguments: &Arguments<'_>) -> Result<Request, TenancyError> {
     let access =
         Access::from_name(arguments.access).ok_or_else(|| unknown("access", arguments.access, Access::NAMES))?;
     let composite_keys = match arguments.foreign_keys {
-        "composite" => true,
-        "keep" => false,
+        COMPOSITE => true,
+        KEEP => false,
         other => return Err(unknown("foreign_keys", other, KEYS)),
     };
     let reference = Reference::from_name(arguments.reference)
@@ -135,16 +190,9 @@ fn request(arguments: &Arguments<'_>) -> Result<Request, TenancyError> {
             hint: "Rows without a tenant are what access 'shared' is for, and a reference table has no tenants.",
         });
     }
-    Ok(Request {
-        column: Ident::new(arguments.tenant_column)?,
-        access,
-        reference,
-        composite_keys,
-        open_policy: arguments.open_policy,
-        assign,
-        server_version: spi::server_version(),
-        is_bound_as_owner: !role::bypasses_row_security(),
-    })
+    let column = Ident::new(arguments.tenant_column)?;
+    let open_policy = arguments.open_policy;
+    Ok(Request { reference, composite_keys, open_policy, assign, ..default_request(column, access) })
 }
 
 fn tenant_keys(tenant: &str) -> Result<TenantKeys, TenancyError> {
@@ -153,15 +201,16 @@ fn tenant_keys(tenant: &str) -> Result<TenantKeys, TenancyError> {
     Ok(TenantKeys { id: found.id.to_string(), number: found.number.to_string(), code: found.code.to_string() })
 }
 
-fn facts(
+/// What a plan for `family` is made from: a table and those of its partitions and children that matter.
+pub fn facts(
     target: Oid,
+    family: Vec<Table>,
     request: &Request,
-    entries: &HashMap<Oid, Entry>,
     view: spi::Snapshot,
 ) -> Result<Facts, TenancyError> {
-    let family = family(target, view)?;
-    let oids: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
-    let neighbours = neighbours(&oids, view)?;
+    let neighbours = neighbours(&oids(&family), view)?;
+    let met: Vec<Oid> = neighbours.iter().filter_map(|neighbour| neighbour.family.first()).chain(&family).map(oid).collect();
+    let entries = entries(view, &met)?;
     let has_rows = match family.first() {
         Some(root) => {
             if let Some(entry) = entries.get(&target) {
@@ -175,9 +224,10 @@ fn facts(
         .iter()
         .flat_map(|(relation, entry)| entry.undo.indexes.iter().map(|index| (relation.to_u32(), index.clone())))
         .collect();
-    let entry = |table: &Table| entries.get(&Oid::from(table.oid));
+    let entry = |table: &Table| entries.get(&oid(table));
     let recorded = family.iter().filter(|table| entry(table).is_some()).map(|table| table.oid).collect();
-    let is_complete = family.iter().all(|table| entry(table).is_some_and(|entry| entry.root == target));
+    let is_complete = (family.iter())
+        .all(|table| entry(table).is_some_and(|entry| entry.root == target && entry.is_as_asked(request)));
     Ok(Facts { target: target.to_u32(), family, neighbours, recorded, is_complete, own_indexes, has_rows })
 }
 
@@ -198,6 +248,15 @@ fn has_rows(root: &Table, request: &Request, view: spi::Snapshot) -> Result<bool
     Ok(spi::read_in(view, &sql, &[], |row| row.must::<bool>(1))?.first().copied().unwrap_or(false))
 }
 
+fn oid(table: &Table) -> Oid {
+    Oid::from(table.oid)
+}
+
+/// Their oids.
+pub fn oids(tables: &[Table]) -> Vec<Oid> {
+    tables.iter().map(oid).collect()
+}
+
 /// A relation with its partitions and inheritance children, parents first.
 pub fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
     describe(
@@ -205,23 +264,32 @@ pub fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyErr
             "SELECT tenancy_internal.describe_table(f.relation, $2)::text
                FROM tenancy_internal.table_family($1) WITH ORDINALITY AS f(relation, position) ORDER BY f.position",
         ),
-        target,
+        target.into(),
         view,
     )
 }
 
-fn describe(sql: &Sql, target: Oid, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
+fn describe(sql: &Sql, target: spi::DatumWithOid<'_>, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
     let asking = role::current();
     spi::as_extension_owner(|| {
-        let described = spi::read_in(view, sql, &[target.into(), asking.into()], |row| row.get::<String>(1))?;
+        let described = spi::read_in(view, sql, &[target, asking.into()], |row| row.get::<String>(1))?;
         described.into_iter().flatten().map(|text| parsed(&text)).collect()
     })
+}
+
+/// The relations of these oids that still exist, in this order.
+pub fn describe_all(relations: Vec<Oid>, view: spi::Snapshot) -> Result<Vec<Table>, TenancyError> {
+    let sql = Sql::text(
+        "SELECT tenancy_internal.describe_table(r.relation, $2)::text
+           FROM pg_catalog.unnest($1) WITH ORDINALITY AS r(relation, position) ORDER BY r.position",
+    );
+    describe(&sql, relations.into(), view)
 }
 
 /// A relation, None when there is none.
 pub fn describe_one(relation: Oid, view: spi::Snapshot) -> Result<Option<Table>, TenancyError> {
     let sql = Sql::text("SELECT tenancy_internal.describe_table($1, $2)::text");
-    Ok(describe(&sql, relation, view)?.pop())
+    Ok(describe(&sql, relation.into(), view)?.pop())
 }
 
 /// What the catalog described as JSON.
@@ -238,12 +306,13 @@ fn neighbours(members: &[Oid], view: spi::Snapshot) -> Result<Vec<Neighbour>, Te
             &Sql::text(
                 "SELECT p.relation::pg_catalog.oid, tenancy_internal.tenant_column(p.relation, p.tenant_column)::text,
                         p.access
-                   FROM tenancy_internal.protected_tables p
-                  WHERE p.relation <> ALL ($1)
-                    AND EXISTS (SELECT FROM pg_catalog.pg_constraint k
-                                 WHERE k.contype = 'f' AND k.conparentid = 0
-                                   AND (k.conrelid = p.relation AND k.confrelid = ANY ($1)
-                                        OR k.confrelid = p.relation AND k.conrelid = ANY ($1)))
+                   FROM (SELECT k.confrelid FROM pg_catalog.pg_constraint k
+                          WHERE k.contype = 'f' AND k.conparentid = 0 AND k.conrelid = ANY ($1)
+                          UNION
+                         SELECT k.conrelid FROM pg_catalog.pg_constraint k
+                          WHERE k.contype = 'f' AND k.conparentid = 0 AND k.confrelid = ANY ($1)) AS tied(relation)
+                   JOIN tenancy_internal.protected_tables p ON p.relation = tied.relation
+                  WHERE tied.relation <> ALL ($1)
                   ORDER BY 1",
             ),
             &[members.to_vec().into()],
@@ -264,7 +333,7 @@ fn stored_reference(reference: &str) -> Result<Reference, TenancyError> {
         .ok_or_else(|| TenancyError::Internal { what: format!("unknown reference \"{reference}\" is recorded") })
 }
 
-fn stored_access(access: &str) -> Result<Access, TenancyError> {
+pub fn stored_access(access: &str) -> Result<Access, TenancyError> {
     Access::from_name(access)
         .ok_or_else(|| TenancyError::Internal { what: format!("unknown access \"{access}\" is recorded") })
 }
@@ -277,37 +346,69 @@ pub fn is_enforced(relation: Oid, column: Option<&CStr>, access: &str) -> Result
     Ok(table.is_some_and(|table| plan::is_enforced(&table, column.as_ref(), access)))
 }
 
-/// All that is recorded.
-pub fn entries(view: spi::Snapshot) -> Result<HashMap<Oid, Entry>, TenancyError> {
+/// Puts foreign keys out of sight whose table was protected with `foreign_keys => 'keep'`, whichever end is looked at.
+pub fn leave_kept_keys(facts: &mut Facts, view: spi::Snapshot) -> Result<(), TenancyError> {
+    let tables: Vec<Oid> = facts.neighbours.iter().filter_map(|neighbour| neighbour.family.first()).map(oid).collect();
+    let entries = entries(view, &tables)?;
+    for table in facts.neighbours.iter_mut().filter_map(|neighbour| neighbour.family.first_mut()) {
+        if entries.get(&oid(table)).is_some_and(|entry| !entry.composite_keys) {
+            table.foreign_keys.clear();
+        }
+    }
+    Ok(())
+}
+
+/// The members of a family that are on record as its own.
+pub fn settled(root: Oid, facts: &Facts, view: spi::Snapshot) -> Result<HashSet<QualifiedName>, TenancyError> {
+    let entries = entries(view, &oids(&facts.family))?;
+    let is_settled = |table: &&Table| entries.get(&oid(table)).is_some_and(|entry| entry.root == root);
+    Ok(facts.family.iter().filter(is_settled).map(|table| table.name.clone()).collect())
+}
+
+/// Records that a relation that left its family is protected as part of `root` now, or as a table of its own.
+pub fn set_root(relation: Oid, root: Oid) -> Result<(), TenancyError> {
+    let sql = Sql::text("UPDATE tenancy_internal.protected_tables SET root = $2 WHERE relation = $1::pg_catalog.regclass");
+    spi::as_extension_owner(|| spi::run(&sql, &[relation.into(), root.into()]))
+}
+
+/// Records the tenant column's new name for a whole family.
+pub fn follow_tenant_column(root: Oid) -> Result<(), TenancyError> {
+    let sql = Sql::text(
+        "UPDATE tenancy_internal.protected_tables
+            SET tenant_column = tenancy_internal.tenant_column(relation, tenant_column)
+          WHERE root = $1::pg_catalog.regclass
+            AND tenant_column IS DISTINCT FROM tenancy_internal.tenant_column(relation, tenant_column)",
+    );
+    spi::as_extension_owner(|| spi::run(&sql, &[root.into()]))
+}
+
+/// What is recorded of these relations.
+pub fn entries(view: spi::Snapshot, relations: &[Oid]) -> Result<HashMap<Oid, Entry>, TenancyError> {
     let rows = spi::as_extension_owner(|| {
         spi::read_in(
             view,
             &Sql::text(
-                "SELECT relation::pg_catalog.oid, root::pg_catalog.oid,
-                        tenancy_internal.tenant_column(relation, tenant_column)::text, access, reference, undo::text
-                   FROM tenancy_internal.protected_tables",
+                "SELECT p.relation::pg_catalog.oid, p.root::pg_catalog.oid,
+                        tenancy_internal.tenant_column(p.relation, p.tenant_column)::text, p.access, p.reference,
+                        p.undo::text, p.foreign_keys, p.open_policy
+                   FROM tenancy_internal.protected_tables p WHERE p.relation = ANY ($1::pg_catalog.regclass[])",
             ),
-            &[],
+            &[relations.to_vec().into()],
             |row| {
-                Ok((
-                    (row.must::<Oid>(1)?, row.must::<Oid>(2)?),
-                    (row.get::<String>(3)?, row.must::<String>(4)?, row.must::<String>(5)?, row.must::<String>(6)?),
-                ))
+                let entry = Entry {
+                    root: row.must(2)?,
+                    column: row.get::<String>(3)?.as_deref().map(Ident::new).transpose()?,
+                    access: stored_access(&row.must::<String>(4)?)?,
+                    reference: stored_reference(&row.must::<String>(5)?)?,
+                    composite_keys: row.must::<String>(7)? == COMPOSITE,
+                    open_policy: row.must(8)?,
+                    undo: parsed(&row.must::<String>(6)?)?,
+                };
+                Ok((row.must::<Oid>(1)?, entry))
             },
         )
     })?;
-    rows.into_iter()
-        .map(|((relation, root), (column, access, reference, undo))| {
-            let entry = Entry {
-                root,
-                column: column.as_deref().map(Ident::new).transpose()?,
-                access: stored_access(&access)?,
-                reference: stored_reference(&reference)?,
-                undo: parsed(&undo)?,
-            };
-            Ok((relation, entry))
-        })
-        .collect()
+    Ok(rows.into_iter().collect())
 }
 
 /// Takes the lock under which protection is changed.
@@ -319,12 +420,30 @@ pub fn lock(target: Oid) -> Result<(), TenancyError> {
     }
 }
 
+/// The values of `foreign_keys`.
+const COMPOSITE: &str = "composite";
+const KEEP: &str = "keep";
+
 /// Carries a step out.
 pub fn execute(step: &Step) -> Result<(), TenancyError> {
     match step {
         // It fires the user's triggers, which must find what their own search_path holds.
         Step::AssignRows { .. } => spi::with_all_rows(|| spi::own_work(|| carry_out(step))),
         _ => spi::undisturbed(|| spi::own_work(|| carry_out(step))),
+    }
+}
+
+/// Takes the step for a role that need not be an administrator. What names our functions, which such a role may not do,
+/// is made as the extension's owner; it runs nothing of the user's.
+pub fn execute_for_guard(step: &Step) -> Result<(), TenancyError> {
+    match step {
+        Step::AddPolicy { .. }
+        | Step::DropPolicy { .. }
+        | Step::AddGuard { .. }
+        | Step::DropGuard { .. }
+        | Step::SetDefault { .. }
+        | Step::AddReference { .. } => spi::as_extension_owner(|| execute(step)),
+        _ => execute(step),
     }
 }
 
@@ -392,14 +511,14 @@ fn check_known(table: &QualifiedName, column: &Ident, key: KeyKind, sql: &Sql) -
     Err(TenancyError::RowsOfUnknownTenants { table: table.clone(), column: column.clone(), rows, sample, key })
 }
 
-/// Records what the call did, so that it can be undone.
-fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
-    let Some(root) = before.family.first() else { return Ok(()) };
-    let root = Oid::from(root.oid);
-    let entries = entries(spi::Snapshot::Latest)?;
+/// Records what was done to a family, so that it can be undone.
+pub fn record(root: Oid, before: &Facts, request: &Request) -> Result<(), TenancyError> {
+    let neighbours: Vec<&Table> = before.neighbours.iter().filter_map(|neighbour| neighbour.family.first()).collect();
+    let met: Vec<Oid> = neighbours.iter().copied().chain(&before.family).map(oid).collect();
+    let entries = entries(spi::Snapshot::Latest, &met)?;
     let column = (request.access != Access::Reference).then_some(&request.column);
-    for now in family(root, spi::Snapshot::Latest)? {
-        let oid = Oid::from(now.oid);
+    for now in describe_all(oids(&before.family), spi::Snapshot::Latest)? {
+        let oid = oid(&now);
         let was = before.family.iter().find(|table| table.oid == now.oid).unwrap_or(&now);
         let earlier = entries.get(&oid).map(|entry| entry.undo.clone());
         let undo = undo::remember(was, &now, &request.column, earlier);
@@ -408,12 +527,13 @@ fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
             spi::run(
                 &Sql::text(
                     "INSERT INTO tenancy_internal.protected_tables AS p
-                            (relation, root, tenant_column, tenant_key, access, reference, undo)
-                     VALUES ($1, $2, $3::text, $4, $5, $6, $7::text::pg_catalog.jsonb)
+                            (relation, root, tenant_column, tenant_key, access, reference, undo, foreign_keys, open_policy)
+                     VALUES ($1, $2, $3::text, $4, $5, $6, $7::text::pg_catalog.jsonb, $8, $9)
                      ON CONFLICT (relation) DO UPDATE
                         SET root = EXCLUDED.root, tenant_column = EXCLUDED.tenant_column,
                             tenant_key = EXCLUDED.tenant_key, access = EXCLUDED.access,
-                            reference = EXCLUDED.reference, undo = EXCLUDED.undo",
+                            reference = EXCLUDED.reference, undo = EXCLUDED.undo,
+                            foreign_keys = EXCLUDED.foreign_keys, open_policy = EXCLUDED.open_policy",
                 ),
                 &[
                     oid.into(),
@@ -423,13 +543,15 @@ fn record(before: &Facts, request: &Request) -> Result<(), TenancyError> {
                     request.access.name().into(),
                     request.reference.name().into(),
                     json(&undo)?.into(),
+                    (if request.composite_keys { COMPOSITE } else { KEEP }).into(),
+                    request.open_policy.into(),
                 ],
             )
         })?;
     }
     for neighbour in &before.neighbours {
         let (Some(column), Some(table)) = (&neighbour.column, neighbour.family.first()) else { continue };
-        let oid = Oid::from(table.oid);
+        let oid = oid(table);
         if let (Some(now), Some(entry)) = (describe_one(oid, spi::Snapshot::Latest)?, entries.get(&oid)) {
             let undo = undo::remember(table, &now, column, Some(entry.undo.clone()));
             store_undo(oid, &undo)?;
@@ -470,18 +592,19 @@ pub fn unprotect(target: Oid) -> Result<(), TenancyError> {
         // Before the look at the record: another session may be protecting the table right now.
         lock(target)?;
         unscope_keys(target)?;
-        let entries = entries(spi::Snapshot::Latest)?;
+        let family = family(target, spi::Snapshot::Latest)?;
+        let members = oids(&family);
+        let neighbours = neighbours(&members, spi::Snapshot::Latest)?;
+        let others = neighbours.iter().filter_map(|neighbour| neighbour.family.first());
+        let met: Vec<Oid> = others.clone().map(oid).chain(members.iter().copied()).collect();
+        let entries = entries(spi::Snapshot::Latest, &met)?;
         if entries.get(&target).is_none_or(|entry| entry.root != target) {
             return not_protected();
         }
-        let family = family(target, spi::Snapshot::Latest)?;
-        let members: Vec<Oid> = family.iter().map(|table| Oid::from(table.oid)).collect();
-        let neighbours = neighbours(&members, spi::Snapshot::Latest)?;
-        let others = neighbours.iter().filter_map(|neighbour| neighbour.family.first());
         let relations: Vec<Remembered<'_>> = (family.iter().map(|table| (table, true)))
             .chain(others.map(|table| (table, false)))
             .filter_map(|(table, is_family)| {
-                let entry = entries.get(&Oid::from(table.oid))?;
+                let entry = entries.get(&oid(table))?;
                 Some(Remembered { table, column: entry.column.as_ref(), undo: &entry.undo, is_family })
             })
             .collect();
@@ -501,9 +624,9 @@ pub fn unprotect(target: Oid) -> Result<(), TenancyError> {
 
 /// Unique keys and the foreign keys that refer to them go back together, before what does not depend on them.
 fn unscope_keys(target: Oid) -> Result<(), TenancyError> {
-    let entries = entries(spi::Snapshot::Latest)?;
-    for table in family(target, spi::Snapshot::Latest)? {
-        let oid = Oid::from(table.oid);
+    let family = family(target, spi::Snapshot::Latest)?;
+    let entries = entries(spi::Snapshot::Latest, &oids(&family))?;
+    for oid in oids(&family) {
         let names = entries.get(&oid).map_or(&[][..], |entry| &entry.undo.unique_keys);
         keys::store::unscope_all(oid, names)?;
     }
@@ -529,74 +652,13 @@ fn forget(root: Oid, members: &[Oid]) -> Result<(), TenancyError> {
     })
 }
 
-/// What became of a table in `protect_schema`.
-pub struct Outcome {
-    pub relation: Oid,
-    pub outcome: &'static str,
-    pub reason: Option<String>,
-}
-
-/// Protects every table of `schema` that has the tenant column; says why the others were left.
-pub fn protect_schema(schema: &str, arguments: &Arguments<'_>) -> Result<Vec<Outcome>, TenancyError> {
-    let request = request(arguments)?;
-    let relations = spi::undisturbed(|| relations_of(Ident::new(schema)?))?;
-    let mut outcomes = Vec::new();
-    for relation in relations {
-        let Some(table) = describe_one(relation, spi::Snapshot::Latest)? else { continue };
-        let was_protected = table.policies.iter().any(|policy| policy::is_ours(&policy.name));
-        let (outcome, reason) = match plan::left_out(&table, &request) {
-            Some(reason) => (LEFT, Some(reason)),
-            None => match protect_as(relation, &request) {
-                Ok(()) if was_protected => ("already protected", None),
-                Ok(()) => ("protected", None),
-                Err(TenancyError::OtherProtection { aspect, stored, .. }) => {
-                    (LEFT, Some(format!("already protected with {aspect} {stored}")))
-                }
-                Err(refusal) => return Err(refusal),
-            },
-        };
-        outcomes.push((table.name, Outcome { relation, outcome, reason }));
-    }
-    // A partition or child shares the lot of the table it was protected with.
-    let entries = entries(spi::Snapshot::Latest)?;
-    let lots: HashMap<Oid, (QualifiedName, &'static str)> =
-        outcomes.iter().map(|(name, outcome)| (outcome.relation, (name.clone(), outcome.outcome))).collect();
-    let shared = |outcome: Outcome| {
-        let root = entries.get(&outcome.relation).map(|entry| entry.root).filter(|root| *root != outcome.relation);
-        match root.and_then(|root| lots.get(&root)) {
-            Some((root, lot)) => Outcome { outcome: lot, reason: Some(format!("with {root}")), ..outcome },
-            None => outcome,
-        }
-    };
-    Ok(outcomes.into_iter().map(|(_, outcome)| shared(outcome)).collect())
-}
-
-const LEFT: &str = "left";
-
-fn relations_of(schema: Ident) -> Result<Vec<Oid>, TenancyError> {
-    let found = spi::read(
-        &Sql::text("SELECT oid FROM pg_catalog.pg_namespace WHERE nspname = $1::text"),
-        &[schema.as_str().into()],
-        |row| row.must::<Oid>(1),
-    )?;
-    let Some(namespace) = found.first() else { return Err(TenancyError::UnknownSchema { schema }) };
-    spi::read(
-        &Sql::text(
-            "SELECT oid FROM pg_catalog.pg_class
-              WHERE relnamespace = $1 AND relkind IN ('r', 'p', 'f', 'm') ORDER BY relname",
-        ),
-        &[(*namespace).into()],
-        |row| row.must::<Oid>(1),
-    )
-}
-
 /// Closes every protected table to all whom row security binds, where the command at hand drops the extension.
 pub fn close_before_drop(call: event::Call) -> Result<(), TenancyError> {
-    if !event::drops_this_extension(call) {
+    if !event::drops_this_extension(call)? {
         return Ok(());
     }
     spi::undisturbed(|| {
-        for relation in entries(spi::Snapshot::Latest)?.into_keys() {
+        for relation in everything_recorded()? {
             let open = describe_one(relation, spi::Snapshot::Latest)?
                 .filter(|table| table.policy(&policy::name(policy::CLOSED)).is_none());
             if let Some(table) = open {
@@ -605,6 +667,11 @@ pub fn close_before_drop(call: event::Call) -> Result<(), TenancyError> {
         }
         Ok(())
     })
+}
+
+fn everything_recorded() -> Result<Vec<Oid>, TenancyError> {
+    let sql = Sql::text("SELECT relation::pg_catalog.oid FROM tenancy_internal.protected_tables");
+    spi::as_extension_owner(|| spi::read_in(spi::Snapshot::Latest, &sql, &[], |row| row.must::<Oid>(1)))
 }
 
 /// Refuses to truncate where row security binds the current role.

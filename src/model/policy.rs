@@ -62,6 +62,11 @@ pub fn is_ours(policy: &Ident) -> bool {
     [ISOLATION, ISOLATION_INSERT, ISOLATION_UPDATE, ISOLATION_DELETE, OPEN, CLOSED].contains(&policy.as_str())
 }
 
+/// Whether a policy of this name is the companion that opens the table.
+pub fn is_open(policy: &Ident) -> bool {
+    policy.as_str() == OPEN
+}
+
 /// The function that gives the current tenant's key.
 pub fn current(key: KeyKind) -> &'static str {
     match key {
@@ -144,6 +149,11 @@ pub fn wanted(access: Access, column: &Ident, found: Option<&Column>, key: Optio
 }
 
 impl Spec {
+    /// Whether it is the companion that opens the table.
+    pub fn is_open(&self) -> bool {
+        self.name == OPEN
+    }
+
     /// Whether `found` is this policy, unaltered.
     pub fn matches(&self, found: &Policy) -> bool {
         let text = |sql: &Option<Sql>| sql.as_ref().map(|sql| sql.as_str().to_owned());

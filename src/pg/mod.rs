@@ -3,6 +3,7 @@
 mod bindings;
 pub mod cache;
 mod compat;
+pub mod concern;
 mod context;
 pub mod event;
 pub mod exempt;

@@ -194,8 +194,20 @@ fn has_protected_children(record: Record, relation: pg_sys::Oid) -> Result<bool,
     Ok(false)
 }
 
+/// Whether a materialized view is read as `owner`, who has a view of it that `tenancy.tenant_view` made. A view of his that
+/// was not made so is what the guard refuses, or an administrator has been warned of.
+pub fn is_read_through_tenant_view(matview: pg_sys::Oid, owner: pg_sys::Oid) -> Result<bool, TenancyError> {
+    const SCHEMA: &CStr = c"tenancy_internal";
+    let (table, index) = (table::oid(SCHEMA, c"tenant_views"), table::oid(SCHEMA, c"tenant_views_matview_idx"));
+    let (Some(table), Some(index), true) = (table, index, owner != pg_sys::InvalidOid) else { return Ok(false) };
+    let views = table::scan(table, index, &[Equals::oid(c"matview", matview)], |row| {
+        Ok(row.get::<pg_sys::Oid>(c"view").unwrap_or(pg_sys::InvalidOid))
+    })?;
+    Ok(views.into_iter().any(|view| compat::class_row(view).is_some_and(|row| row.relowner == owner)))
+}
+
 /// The tables that `relation` is a partition or child of.
-fn parents(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, TenancyError> {
+pub fn parents(relation: pg_sys::Oid) -> Result<Vec<pg_sys::Oid>, TenancyError> {
     table::scan(table::INHERITS, table::INHERITS_BY_CHILD, &[Equals::oid(c"inhrelid", relation)], |row| {
         Ok(row.get(c"inhparent").unwrap_or(pg_sys::InvalidOid))
     })
@@ -209,7 +221,7 @@ pub fn is_view_of_protected_table(relation: pg_sys::Oid) -> Result<bool, Tenancy
 }
 
 /// Whether a view's query reads a protected table, directly or through other views.
-fn reads_protected_table(view: pg_sys::Oid) -> Result<bool, TenancyError> {
+pub fn reads_protected_table(view: pg_sys::Oid) -> Result<bool, TenancyError> {
     let mut seen = vec![view];
     let mut next = 0;
     while let Some(&view) = seen.get(next) {

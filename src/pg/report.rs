@@ -4,7 +4,7 @@ use super::violations;
 use crate::error::{Face, State, TenancyError};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
-use pgrx::prelude::PgSqlErrorCode;
+use pgrx::prelude::{PgLogLevel, PgSqlErrorCode};
 use std::ffi::{CString, c_char};
 
 impl From<State> for PgSqlErrorCode {
@@ -29,16 +29,26 @@ impl From<TenancyError> for ErrorReport {
     #[track_caller]
     fn from(error: TenancyError) -> Self {
         violations::note(&error);
-        let Face { state, message, detail, hint } = error.face();
-        let mut report = ErrorReport::new(state.into(), message, "pg_tenancy");
-        if let Some(detail) = detail {
-            report = report.set_detail(detail);
-        }
-        if let Some(hint) = hint {
-            report = report.set_hint(hint);
-        }
-        report
+        report(&error)
     }
+}
+
+#[track_caller]
+fn report(error: &TenancyError) -> ErrorReport {
+    let Face { state, message, detail, hint } = error.face();
+    let mut report = ErrorReport::new(state.into(), message, "pg_tenancy");
+    if let Some(detail) = detail {
+        report = report.set_detail(detail);
+    }
+    if let Some(hint) = hint {
+        report = report.set_hint(hint);
+    }
+    report
+}
+
+/// Tells what would be refused elsewhere, and lets it pass. Not a violation: whoever may do it did it.
+pub fn warn(error: &TenancyError) {
+    report(error).report(PgLogLevel::WARNING);
 }
 
 /// Raises `error` at once; for code that PostgreSQL calls and that has no `Result` to give back.

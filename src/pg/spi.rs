@@ -180,6 +180,11 @@ pub fn notice(message: &str) {
     pgrx::notice!("{message}");
 }
 
+/// Sends a WARNING: what `error` would refuse is let pass.
+pub fn warn(error: &TenancyError) {
+    super::report::warn(error);
+}
+
 /// The server's version, as `server_version_num`: 150020 for 15.20.
 pub fn server_version() -> i32 {
     // SAFETY: a constant string of the server.

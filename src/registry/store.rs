@@ -186,7 +186,7 @@ const ADMIN_RIGHTS: [&str; 5] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
-    "SELECT ON tenancy.protected_tables, tenancy.exempt_roles, tenancy.violations",
+    "SELECT ON tenancy.protected_tables, tenancy.protected_schemas, tenancy.exempt_roles, tenancy.violations",
     "SELECT ON tenancy.signing_keys, tenancy.role_bindings",
 ];
 

@@ -228,7 +228,7 @@ fn c24_the_owner_cannot_switch_the_keys_off(stage: &Stage) {
     stage.db.admin().run(&format!("ALTER TABLE things OWNER TO {0}; ALTER TABLE boxes OWNER TO {0}", stage.owner));
     let owner = stage.db.login(&stage.owner);
     owner.refused("42501", "ALTER TABLE things DISABLE TRIGGER ALL");
-    owner.run("ALTER TABLE things DISABLE TRIGGER USER");
+    owner.refused("42501", "ALTER TABLE things DISABLE TRIGGER USER");
     owner.begin_as("red");
     owner.refused("23503", "INSERT INTO things (id, box) VALUES (10, 2)");
 }

@@ -91,12 +91,13 @@ fn protected_facts(
     view: spi::Snapshot,
     undoes: impl Fn(&ScopedKey) -> bool,
 ) -> Result<Facts, TenancyError> {
-    let entries = store::entries(view)?;
     let table = store::describe_one(target, view)?.ok_or(TenancyError::UnknownRelation { oid: target.to_u32() })?;
-    let Some(entry) = entries.get(&target) else {
+    let Some(entry) = store::entries(view, &[target])?.remove(&target) else {
         return Err(TenancyError::NotProtected { table: table.name });
     };
     let keys = describe(target, name, entry.column.as_ref(), view)?;
+    let children: Vec<Oid> = keys.iter().flat_map(|key| &key.references).map(|(child, _)| Oid::from(*child)).collect();
+    let entries = store::entries(view, &children)?;
     let mut references = Vec::new();
     for (child, constraint) in keys.iter().flat_map(|key| &key.references) {
         references.push(reference(Oid::from(*child), constraint, &entries, &undoes, view)?);
@@ -158,7 +159,6 @@ fn describe(target: Oid, name: &Ident, column: Option<&Ident>, view: spi::Snapsh
 
 /// Records what the call did to the table, its partitions and those that refer to it, so that it can be undone.
 fn record(facts: &Facts, steps: &[Step], note_key: impl FnOnce(&mut Undo)) -> Result<(), TenancyError> {
-    let entries = store::entries(spi::Snapshot::Latest)?;
     let mut note_key = Some(note_key);
     let target = Oid::from(facts.target.oid);
     let mut tables = store::family(target, spi::Snapshot::Latest)?;
@@ -167,6 +167,7 @@ fn record(facts: &Facts, steps: &[Step], note_key: impl FnOnce(&mut Undo)) -> Re
             tables.extend(store::describe_one(Oid::from(found.child.oid), spi::Snapshot::Latest)?);
         }
     }
+    let entries = store::entries(spi::Snapshot::Latest, &store::oids(&tables))?;
     for now in tables {
         let oid = Oid::from(now.oid);
         let Some(entry) = entries.get(&oid) else { continue };
