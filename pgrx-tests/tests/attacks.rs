@@ -32,6 +32,8 @@ mod fence;
 mod integrity;
 #[path = "attacks/keys.rs"]
 mod keys;
+#[path = "attacks/lockdown.rs"]
+mod lockdown;
 #[path = "attacks/pins.rs"]
 mod pins;
 #[path = "attacks/privilege.rs"]
@@ -56,6 +58,7 @@ const STORIES: &[&[&str]] = &[
     fence::STORIES,
     integrity::STORIES,
     keys::STORIES,
+    lockdown::STORIES,
     pins::STORIES,
     privilege::STORIES,
     sessions::STORIES,

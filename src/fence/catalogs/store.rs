@@ -294,7 +294,7 @@ fn refuse_what_is_left(target: Oid, name: &Ident) -> Result<(), TenancyError> {
               WHERE pg_has_role($1::oid, r.oid, 'MEMBER')
                 AND CASE o.kind WHEN 'relation' THEN has_table_privilege(r.oid, to_regclass(o.object), 'SELECT')
                                 ELSE has_function_privilege(r.oid, to_regprocedure(o.object), 'EXECUTE') END
-              ORDER BY r.rolname, o.object LIMIT 1",
+              ORDER BY (SELECT count(*) FROM pg_roles g WHERE pg_has_role(r.oid, g.oid, 'MEMBER')), r.rolname, o.object LIMIT 1",
         ),
         &[target.into(), kinds.into(), objects.into()],
         |row| Ok((row.must::<String>(1)?, row.must::<String>(2)?)),
