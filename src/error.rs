@@ -871,6 +871,23 @@ mod tests {
             TenancyError::NoTenantColumn { table: table.clone(), column: column.clone() },
             TenancyError::RowsWithoutTenant { table: table.clone(), column, rows: 1 },
             TenancyError::NotProtected { table },
+            TenancyError::UnsignedTenant { tenant: "red".into() },
+            TenancyError::ForbiddenOptions,
+            TenancyError::BoundRole { bound: "red".into(), second: "blue".into() },
+            TenancyError::ExpiredContext { tenant: "red".into() },
+            TenancyError::MalformedToken { what: "It has no three parts." },
+            TenancyError::UnknownTokenKey { kid: Some("k".into()), active: 1 },
+            TenancyError::UnknownTokenKey { kid: None, active: 0 },
+            TenancyError::UnknownTokenKey { kid: None, active: 2 },
+            TenancyError::NoNonce,
+            TenancyError::MalformedSigningKey { algorithm: "HS256", what: "The secret is shorter than 32 bytes." },
+            TenancyError::MalformedKid,
+            TenancyError::DuplicateSigningKey { kid: "k".into() },
+            TenancyError::UnknownSigningKey { kid: "k".into() },
+            TenancyError::NoKeyToSign { kid: None },
+            TenancyError::TokenLifeTime { seconds: 0, most: 0 },
+            TenancyError::RoleBoundElsewhere { role: "app".into(), tenant: "red".into() },
+            TenancyError::RoleNotBound { role: "app".into() },
         ];
         for refusal in refusals {
             let face = refusal.face();

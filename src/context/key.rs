@@ -185,8 +185,8 @@ fn p256(key: &p256::SecretKey) -> Material {
 /// A key that is ready for use.
 pub enum Key {
     Hs256(Hmac<Sha256>),
-    EdDsa { public: ed25519_dalek::VerifyingKey, private: Option<ed25519_dalek::SigningKey> },
-    Es256 { public: p256::ecdsa::VerifyingKey, private: Option<p256::ecdsa::SigningKey> },
+    EdDsa { public: ed25519_dalek::VerifyingKey, private: Option<Box<ed25519_dalek::SigningKey>> },
+    Es256 { public: p256::ecdsa::VerifyingKey, private: Option<Box<p256::ecdsa::SigningKey>> },
 }
 
 impl fmt::Debug for Key {
@@ -219,13 +219,13 @@ impl Key {
                     return Err("The key is a weak one: anybody could sign for it.");
                 }
                 let private = private.map(ed25519_dalek::SigningKey::try_from).transpose().map_err(|_| UNUSABLE)?;
-                Ok(Self::EdDsa { public, private })
+                Ok(Self::EdDsa { public, private: private.map(Box::new) })
             }
             Algorithm::Es256 => {
                 let public = public.ok_or(UNUSABLE)?;
                 let public = p256::ecdsa::VerifyingKey::from_sec1_bytes(public).map_err(|_| UNUSABLE)?;
                 let private = private.map(p256::ecdsa::SigningKey::from_slice).transpose().map_err(|_| UNUSABLE)?;
-                Ok(Self::Es256 { public, private })
+                Ok(Self::Es256 { public, private: private.map(Box::new) })
             }
         }
     }

@@ -75,4 +75,39 @@ mod tests {
         let listed = "SELECT count(*) FROM pg_settings WHERE name = 'app.current_tenant_id'";
         assert_eq!(Spi::get_one::<i64>(listed).unwrap(), Some(0));
     }
+
+    #[pg_test]
+    fn a_key_counts_from_the_command_that_adds_it_to_the_one_that_retires_it() {
+        Spi::run("SELECT tenancy.create_tenant('ctx_s', number => 912)").unwrap();
+        let sign =
+            "SELECT tenancy.sign_tenant_token('912', kid => 'ctx', dimensions => '{\"big\": 12345678901234567890123}')";
+        assert_eq!(sqlstate(sign), "42704");
+        Spi::run("SELECT tenancy.add_signing_key('ctx', 'HS256', repeat('x', 32))").unwrap();
+        let token = Spi::get_one::<String>(sign).unwrap().unwrap();
+        let take = format!("SELECT tenancy.set_tenant_signed('{token}')");
+        Spi::run(&take).unwrap();
+        assert_eq!(Spi::get_one::<String>("SELECT tenancy.current_tenant_code()").unwrap().as_deref(), Some("ctx_s"));
+        let dimension = Spi::get_one::<String>("SELECT tenancy.context_dimension('big')");
+        assert_eq!(dimension.unwrap().as_deref(), Some("12345678901234567890123"));
+        Spi::run("SELECT tenancy.retire_signing_key('ctx')").unwrap();
+        assert_eq!(sqlstate(&take), "42501");
+        assert_eq!(sqlstate("SELECT tenancy.context_dimension(NULL)"), "22023");
+    }
+
+    #[pg_test]
+    fn in_signed_mode_a_superusers_word_is_taken() {
+        Spi::run("SELECT tenancy.create_tenant('ctx_t'); SET LOCAL tenancy.context_mode = signed").unwrap();
+        Spi::run("SET LOCAL app.current_tenant_id = 'ctx_t'").unwrap();
+        assert_eq!(Spi::get_one::<bool>("SELECT tenancy.has_tenant()").unwrap(), Some(true));
+    }
+
+    #[pg_test]
+    fn what_nobody_vouched_for_ends_with_open_mode() {
+        Spi::run("SELECT tenancy.create_tenant('ctx_u'); SET LOCAL app.current_tenant_id = 'ctx_u'").unwrap();
+        assert_eq!(Spi::get_one::<bool>("SELECT tenancy.has_tenant()").unwrap(), Some(true));
+        Spi::run("SET LOCAL tenancy.context_mode = signed").unwrap();
+        assert_eq!(sqlstate("SELECT tenancy.current_tenant_id()"), "42501");
+        Spi::run("SET LOCAL tenancy.context_mode = open").unwrap();
+        assert_eq!(Spi::get_one::<bool>("SELECT tenancy.has_tenant()").unwrap(), Some(true));
+    }
 }

@@ -518,13 +518,15 @@ fn checked(bytes: &[u8], source: Source) -> Result<Option<Accepted>, TenancyErro
     let sealed = SEAL.get().filter(|(stamp, _)| *stamp == now && now != 0).map(|(_, key)| key);
     let (pinned, mode) = (PINNED.get(), context_mode());
     let bound = if source == Source::Session { bindings::of_session_user()? } else { None };
-    // Who asks for open mode pays nothing for the other.
-    let privileged = mode == Mode::Signed && source == Source::Session && is_privileged();
+    let permission = PERMISSION.get();
+    // Neither open mode nor a token has to pay for the question.
+    let asks = mode == Mode::Signed && source == Source::Session && permission == Permission::None;
+    let privileged = asks && is_privileged();
     let session = context::Session {
         sealed: sealed.as_ref(),
         pinned: pinned.as_ref(),
         bound: bound.as_ref(),
-        permission: PERMISSION.get(),
+        permission,
         mode,
         privileged,
         superuser: source == Source::Test && is_superuser(),

@@ -9,6 +9,7 @@ mod sides;
 mod stand;
 mod statement;
 mod table;
+mod tokens;
 mod valgrind;
 
 use std::{fs, time::Instant};

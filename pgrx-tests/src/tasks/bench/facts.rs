@@ -1,4 +1,4 @@
-//! What is no ratio of two sides: estimates, memory, and sixteen writers.
+//! What is no ratio of two sides: estimates, memory, and sixteen writers, and the time that a token takes.
 
 use std::{
     fs, thread,
@@ -14,6 +14,7 @@ use super::{
     stand::{STOCK, Stand, TENANTS},
     statement::{Template, Values},
     table::{Sample, grouped},
+    tokens,
 };
 
 pub struct Fact {
@@ -36,6 +37,7 @@ pub fn all() -> Vec<Fact> {
             what: "16 writers of one tenant, one insert a transaction: protect_table(reference => 'policy' | 'foreign_key')",
             tell: writers,
         },
+        Fact { name: "token", what: "what set_tenant_signed costs more than set_tenant, per call", tell: tokens::tell },
     ]
 }
 

@@ -82,7 +82,7 @@ impl Stand {
         Ok(())
     }
 
-    fn script(&self, file: &str, side: &str) -> Result<()> {
+    pub fn script(&self, file: &str, side: &str) -> Result<()> {
         let path = workspace::root().join("pgrx-tests/bench").join(file);
         let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
         self.psql(DATABASE, &text, side).with_context(|| path.display().to_string())
