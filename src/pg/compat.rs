@@ -86,7 +86,8 @@ pub fn any_setting(wanted: impl Fn(&pg_sys::config_generic) -> bool) -> bool {
         std::slice::from_raw_parts(records, count as usize)
     };
     // SAFETY: see above.
-    records.iter().any(|record| wanted(unsafe { &**record }))
+    let mut settings = records.iter().map(|record| unsafe { &**record });
+    settings.any(wanted)
 }
 
 /// Refuses settings of this extension that it does not define.
