@@ -285,6 +285,23 @@ fn a_suspended_tenant_gets_no_row_from_a_plan_made_before() {
     assert_eq!(wire.run("", &[]), Err("55000".to_owned()));
 }
 
+/// No setting is assigned here: the role's binding says who it is.
+#[test]
+fn a_role_that_is_bound_to_another_tenant_sees_that_tenants_rows() {
+    let shop = Shop::new();
+    let truth = truth(&shop, ORDERS);
+    let admin = shop.db.admin();
+    let bind = |tenant: &str| admin.run(&format!("SELECT tenancy.bind_role('{}', '{tenant}')", shop.app));
+    bind("red");
+    let mut wire = wire(&shop);
+    wire.parse("", ORDERS);
+    for turn in [(0, "red"), (0, "red"), (1, "blue"), (2, "green"), (1, "blue")] {
+        admin.run(&format!("SELECT tenancy.unbind_role('{}')", shop.app));
+        bind(turn.1);
+        assert_eq!(wire.run("", &[]).unwrap(), [truth[turn.0].clone()]);
+    }
+}
+
 #[test]
 fn a_stable_function_that_moves_the_tenant_while_a_query_is_planned_is_refused() {
     let shop = Shop::new();

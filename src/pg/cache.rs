@@ -4,7 +4,7 @@
 //! (and standby) with the commit, and empties the cache before the next lookup. Rolled-back changes are covered too:
 //! PostgreSQL replays a transaction's own messages when it aborts (inval.c, AtEOXact_Inval).
 
-use super::guc::{Backend, TICKET};
+use super::guc::{self, Backend, TICKET};
 use super::table::{self, Equals};
 use crate::error::TenancyError;
 use crate::model::{Key, Status};
@@ -83,7 +83,7 @@ unsafe extern "C-unwind" fn forget(_arg: pg_sys::Datum, relation: pg_sys::Oid) {
     let ours = REGISTRY.get().is_some_and(|registry| registry.table == relation);
     if ours || relation == pg_sys::InvalidOid {
         REGISTRY.set(None);
-        TICKET.set(TICKET.get() + 1);
+        guc::renew_ticket();
         ENTRIES.with_borrow_mut(|entries| *entries = Entries::default());
     }
 }

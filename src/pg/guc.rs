@@ -102,6 +102,12 @@ thread_local! {
 /// Changes whenever an answer derived from the context or the registry may have changed.
 pub(super) static TICKET: Backend<u64> = Backend::new(1);
 
+/// What was answered before counts no more. Raises nothing: the assign hook and callbacks of invalidations call it.
+pub(super) fn renew_ticket() {
+    TICKET.set(TICKET.get() + 1);
+    planner::forget_tenant();
+}
+
 /// `tenancy.missing_context`.
 #[derive(Clone, Copy, PartialEq, Eq, PostgresGucEnum)]
 pub enum MissingContext {
@@ -597,8 +603,7 @@ fn is_superuser() -> bool {
 #[pg_guard]
 unsafe extern "C-unwind" fn assign(_newval: *const c_char, extra: *mut c_void) {
     CURRENT.set(extra.cast());
-    TICKET.set(TICKET.get() + 1);
-    planner::forget_tenant();
+    renew_ticket();
     // SAFETY: guc.c hands over what the check hook made, or NULL.
     let Some(Extra { assigned, .. }) = (unsafe { extra.cast::<Extra>().as_ref() }) else { return };
     EVER_SET.set(true);
@@ -616,7 +621,7 @@ unsafe extern "C-unwind" fn assign(_newval: *const c_char, extra: *mut c_void) {
 /// What was answered in the other mode is forgotten.
 #[pg_guard]
 unsafe extern "C-unwind" fn assign_mode(_newval: std::ffi::c_int, _extra: *mut c_void) {
-    TICKET.set(TICKET.get() + 1);
+    renew_ticket();
 }
 
 #[pg_guard]

@@ -6,8 +6,9 @@
 //! condition that the executor asks once. So a plan that has become stale gives no row of the other tenant.
 //!
 //! It must not give too few rows either. Plans that are kept are those of plancache.c:
-//! - Each folded plan names `MARK` among what invalidates it, and the assign hook of the setting sends `MARK` when the tenant
-//!   changes; that is the whole proof, and holds whatever is folded.
+//! - Each folded plan names `MARK` among what invalidates it, and `MARK` is sent whenever the function may begin to answer
+//!   otherwise: with each new ticket (`guc::renew_ticket`) and at the end of the transaction, for these two are what the
+//!   function itself goes by (`context::known`). That is the whole proof, and holds whatever is folded.
 //! - Nothing is gained by folding a plan that is used again and again, for generic plans prune well at executor start. So it
 //!   is done for text sent as such, and for the first planning of an unnamed statement; cursors, PREPARE, functions, named
 //!   statements, and utility statements of the extended protocol are left alone.
@@ -66,11 +67,17 @@ pub fn install() {
         pg_sys::planner_hook = Some(plan);
         NEXT_ANALYZE.set(pg_sys::post_parse_analyze_hook);
         pg_sys::post_parse_analyze_hook = Some(note_analysis);
+        pg_sys::RegisterXactCallback(Some(end_transaction), std::ptr::null_mut());
     }
 }
 
-/// Sees that no plan made for the tenant before is used again; called when the setting is assigned. Raises nothing: it only
-/// marks plans, as any invalidation message does.
+#[pg_guard]
+unsafe extern "C-unwind" fn end_transaction(_event: pg_sys::XactEvent::Type, _argument: *mut c_void) {
+    forget_tenant()
+}
+
+/// Sees that no plan made for the tenant before is used again. Raises nothing: it only marks plans, as any invalidation
+/// message does.
 pub fn forget_tenant() {
     if KEPT.get() {
         KEPT.set(false);

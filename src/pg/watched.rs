@@ -3,7 +3,7 @@
 //! Works as `cache.rs` does for the registry: a trigger invalidates the table's relcache entry, the message reaches every
 //! backend and standby with the commit, and a rolled-back change is forgotten with its transaction.
 
-use super::guc::{Backend, TICKET};
+use super::guc::{self, Backend};
 use super::table::{self, Equals, Row};
 use crate::error::TenancyError;
 use pgrx::prelude::*;
@@ -37,7 +37,7 @@ unsafe extern "C-unwind" fn note_change(_arg: pg_sys::Datum, relation: pg_sys::O
         if known != pg_sys::InvalidOid && (relation == known || relation == pg_sys::InvalidOid) {
             table.relation.set(pg_sys::InvalidOid);
             table.changes.set(table.changes.get() + 1);
-            TICKET.set(TICKET.get() + 1);
+            guc::renew_ticket();
         }
     }
 }
