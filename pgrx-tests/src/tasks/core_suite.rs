@@ -1,7 +1,7 @@
-//! PostgreSQL's own regression suite, on a server without us and on one with us: what it prints must be the same, but
+//! PostgreSQL's own regression suite, on a server without us and on servers with us: what it prints must be the same, but
 //! for differences that `pgrx-tests/core/` shows and explains.
 //!
-//! Both runs are ours, so the environment's own failures (locale, a minor's wording) stand on both sides and cancel out.
+//! All runs are ours, so the environment's own failures (locale, a minor's wording) stand on all sides and cancel out.
 
 mod differences;
 mod source;
@@ -39,8 +39,14 @@ struct Setting {
 }
 
 const STOCK: Setting = Setting { name: "stock", settings: &[], has_extension: false };
-const LOADED: Setting =
-    Setting { name: "loaded", settings: &[("shared_preload_libraries", "pg_tenancy")], has_extension: true };
+const OURS: [Setting; 2] = [
+    Setting { name: "loaded", settings: &[("shared_preload_libraries", "pg_tenancy")], has_extension: true },
+    Setting {
+        name: "strict",
+        settings: &[("shared_preload_libraries", "pg_tenancy"), ("tenancy.strictness", "strict")],
+        has_extension: true,
+    },
+];
 
 /// What came of it.
 pub enum Played {
@@ -62,9 +68,14 @@ pub fn run(ready: &Ready, tree: Option<&Path>, filter: &str, accept: bool) -> Re
         bail!("without pg_tenancy {} tests fail here: {}", stock.failed.len(), stock.failed.join(" "));
     }
     say(format_args!("without pg_tenancy fail here: {}", names(&stock.failed)));
-    let loaded = play(ready, &suite, &modules, &LOADED)?;
-    say(format_args!("with pg_tenancy fail here: {}", names(&loaded.failed)));
-    compare(ready.server.major, &stock, &loaded, filter, accept)
+    let mut counted = Counted { passed: true, tests: 0 };
+    for setting in &OURS {
+        let ours = play(ready, &suite, &modules, setting)?;
+        say(format_args!("with pg_tenancy ({}) fail here: {}", setting.name, names(&ours.failed)));
+        let compared = compare(ready.server.major, &stock, &ours, filter, accept)?;
+        counted = Counted { passed: counted.passed && compared.passed, tests: counted.tests + compared.tests };
+    }
+    Ok(Played::Compared(counted))
 }
 
 /// A suite that has been played.
@@ -133,7 +144,7 @@ fn failed(diffs: &str) -> Vec<String> {
     diffs.lines().filter(|line| line.starts_with("diff ")).filter_map(stem).collect()
 }
 
-fn compare(major: u32, stock: &Results, loaded: &Results, filter: &str, accept: bool) -> Result<Played> {
+fn compare(major: u32, stock: &Results, ours: &Results, filter: &str, accept: bool) -> Result<Counted> {
     let mut counted = Counted { passed: true, tests: 0 };
     for test in tests(&stock.folder)? {
         if !test.contains(filter) {
@@ -141,7 +152,7 @@ fn compare(major: u32, stock: &Results, loaded: &Results, filter: &str, accept: 
         }
         counted.tests += 1;
         let file = format!("{test}.out");
-        let found = Difference::between(&stock.folder.join(&file), &loaded.folder.join(&file), &loaded.own)?;
+        let found = Difference::between(&stock.folder.join(&file), &ours.folder.join(&file), &ours.own)?;
         if accept {
             differences::accept(major, &test, &found)?;
             continue;
@@ -158,7 +169,7 @@ fn compare(major: u32, stock: &Results, loaded: &Results, filter: &str, accept: 
             println!("core/{test} ... {} with the difference explained", paint("32", "ok"));
         }
     }
-    Ok(Played::Compared(counted))
+    Ok(counted)
 }
 
 /// The tests that were played, in order.
