@@ -78,7 +78,7 @@ COMMENT ON FUNCTION tenancy.clear_tenant() IS 'leaves the transaction without a 
 COMMENT ON FUNCTION tenancy.has_tenant() IS 'whether a protected table would find a tenant now; raises nothing';
 COMMENT ON FUNCTION tenancy.assert_tenant(text) IS 'raises 42501 unless the transaction belongs to the tenant';
 COMMENT ON FUNCTION tenancy.verify_context() IS
-    'how this session stands: its tenant, how and when it was set, and whether row security binds the role';
+    'how this session stands: its tenant, how and when it was set, what binds the role, and what is wrong with the server';
 
 COMMENT ON TABLE tenancy_internal.signing_keys IS 'keys that tokens are verified with, with their secrets; never dumped';
 COMMENT ON TABLE tenancy_internal.role_bindings IS 'login roles that are one tenant and no other';

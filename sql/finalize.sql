@@ -14,3 +14,13 @@ BEGIN
         EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
     END LOOP;
 END $$;
+
+-- Here a DBA meets it first; later tenancy.verify_context() says it, of a server exchanged under the extension too.
+DO $$
+DECLARE
+    note text := (SELECT c.server_note FROM tenancy.verify_context() c);
+BEGIN
+    IF note IS NOT NULL THEN
+        RAISE WARNING '%', note;
+    END IF;
+END $$;

@@ -489,3 +489,17 @@ fn a_binding_of_a_role_that_cannot_log_in_says_so() {
     admin.run(&format!("SET SESSION AUTHORIZATION {}", scene.app));
     admin.sees("SELECT item FROM orders", &["of red"]);
 }
+
+#[test]
+fn a_server_with_a_known_way_past_row_security_is_named_when_the_extension_is_made_and_ever_after() {
+    let db = Db::bare();
+    let admin = db.admin();
+    admin.run("CREATE EXTENSION pg_tenancy");
+    let warnings: Vec<String> = admin.notices().iter().map(|notice| notice.message().to_owned()).collect();
+    let note = admin.rows("SELECT server_note FROM tenancy.verify_context() WHERE server_note IS NOT NULL");
+    assert_eq!(warnings, note);
+    let version: u32 = admin.value("SHOW server_version_num").parse().expect("a number");
+    let sound = [140_024, 150_019, 160_015, 170_011, 180_006];
+    let is_known = sound.iter().any(|least| version / 10_000 == least / 10_000 && version >= *least);
+    assert_eq!(note.is_empty(), is_known, "{version}: {note:?}");
+}

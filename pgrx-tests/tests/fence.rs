@@ -2,7 +2,7 @@
 
 use std::sync::OnceLock;
 
-use pg_tenancy_tests::{Cluster, Db, Role, Session};
+use pg_tenancy_tests::{Cluster, Db, Role, Session, Shutdown};
 
 /// A server with the library in shared_preload_libraries, for all stories of the run.
 fn fenced() -> Cluster {
@@ -19,7 +19,11 @@ struct Scene {
 
 impl Scene {
     fn new() -> Self {
-        let db = fenced().db();
+        Self::on(&fenced())
+    }
+
+    fn on(cluster: &Cluster) -> Self {
+        let db = cluster.db();
         db.tenant("red");
         db.tenant("blue");
         let (owner, app) = (db.role("owner", ""), db.application("app"));
@@ -64,6 +68,34 @@ fn verify_context_tells_whether_the_fence_stands() {
     scene.app().sees(fence, &["standard"]);
     scene.admin().run(&format!("ALTER ROLE {} SET tenancy.strictness = 'strict'", scene.app));
     scene.app().sees(fence, &["strict"]);
+}
+
+#[test]
+fn a_library_taken_out_of_preload_leaves_tables_closed_and_says_so() {
+    let cluster = Cluster::start(&[("shared_preload_libraries", "pg_tenancy"), ("tenancy.strictness", "strict")]);
+    let scene = Scene::on(&cluster);
+    let standing = "SELECT loaded_by, fence FROM tenancy.verify_context()";
+    scene.app().sees(standing, &["shared_preload_libraries|strict"]);
+
+    cluster.configure(&[("shared_preload_libraries", "")]);
+    cluster.restart(Shutdown::Fast);
+    scene.app().sees(standing, &["first use|off"]);
+    for bound in [scene.app(), scene.db.login(&scene.owner)] {
+        bound.refused("55000", COUNT);
+        begin_as(&bound, "red");
+        bound.sees("SELECT item FROM orders", &["red's"]);
+        bound.refused("42501", "INSERT INTO orders VALUES (9, 'forged', gen_random_uuid())");
+        bound.run("ROLLBACK");
+    }
+    // What was signed is still demanded: the setting is read when the library comes.
+    scene.admin().run(&format!("ALTER DATABASE \"{}\" SET tenancy.context_mode = signed", scene.db.name()));
+    let forger = scene.app();
+    forger.run("BEGIN; SET LOCAL app.current_tenant_id = 'red'");
+    forger.refused("42501", COUNT);
+
+    cluster.configure(&[("shared_preload_libraries", "pg_tenancy")]);
+    cluster.restart(Shutdown::Fast);
+    scene.app().sees(standing, &["shared_preload_libraries|strict"]);
 }
 
 #[test]

@@ -164,6 +164,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
                 name!(bound_reason, String),
                 name!(loaded_by, String),
                 name!(fence, String),
+                name!(server_note, Option<String>),
             ),
         >,
         ErrorReport,
@@ -184,6 +185,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
             verdict.reason.to_owned(),
             verdict.loaded_by.to_owned(),
             verdict.fence.to_owned(),
+            verdict.server_note,
         )))
     }
 }

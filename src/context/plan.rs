@@ -1,6 +1,7 @@
 //! What a session's facts mean to the person who asks.
 
 use crate::model::context::{Lifetime, Origin};
+use crate::model::server;
 use crate::pg::session::{Facts, Fence, LoadedBy};
 
 /// The part of `verify_context()` that is a judgement.
@@ -12,6 +13,7 @@ pub struct Verdict {
     pub reason: &'static str,
     pub loaded_by: &'static str,
     pub fence: &'static str,
+    pub server_note: Option<String>,
 }
 
 /// Judges `facts`.
@@ -50,6 +52,7 @@ pub fn verdict(facts: &Facts) -> Verdict {
             Fence::Standard => "standard",
             Fence::Strict => "strict",
         },
+        server_note: server::note(facts.server_version),
     }
 }
 
@@ -70,6 +73,7 @@ mod tests {
             session_is_superuser: false,
             loaded_by: LoadedBy::FirstUse,
             fence: Fence::Off,
+            server_version: 150_020,
         }
     }
 

@@ -6,6 +6,7 @@ pub mod context;
 pub mod fence;
 pub mod ident;
 pub mod policy;
+pub mod server;
 pub mod sql;
 pub mod table;
 pub mod tenant;

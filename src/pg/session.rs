@@ -3,7 +3,7 @@
 use super::cache::{self, Tenant};
 use super::context;
 use super::guc::{self, Backend};
-use super::{hooks, role, settings};
+use super::{hooks, role, settings, spi};
 use crate::error::TenancyError;
 use crate::model::Key;
 use crate::model::context::{Lifetime, Origin};
@@ -35,6 +35,8 @@ pub struct Facts {
     pub session_is_superuser: bool,
     pub loaded_by: LoadedBy,
     pub fence: Fence,
+    /// As `server_version_num` has it.
+    pub server_version: i32,
 }
 
 /// What stops that which row security lets pass.
@@ -132,6 +134,7 @@ pub fn facts() -> Facts {
             (true, false) => Fence::Standard,
             (true, true) => Fence::Strict,
         },
+        server_version: spi::server_version(),
     }
 }
 

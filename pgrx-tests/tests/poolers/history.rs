@@ -620,8 +620,11 @@ impl<'a> Client<'a> {
     }
 
     fn session(&mut self) -> Option<&Session> {
-        if self.session.is_none() {
-            self.session = self.pooler.try_login(self.app, |_| {}).ok();
+        // A pooler that is just starting again refuses; the next statement tries anew.
+        if self.session.is_none()
+            && let Ok(session) = self.pooler.try_login(self.app, |_| {})
+        {
+            self.session = Some(session);
         }
         self.session.as_ref()
     }
