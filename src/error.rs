@@ -818,7 +818,8 @@ fn denied(role: &str, statement: &Statement) -> Face {
 
 const PROTECT: &str = "Have the owner or an administrator call tenancy.protect_table(...), which puts it back.";
 
-const HOLDS_BESIDES: &str = "It shows no other tenant's rows, for the restrictive policy tenancy_isolation holds besides.";
+const HOLDS_BESIDES: &str =
+    "It shows no other tenant's rows, for the restrictive policy tenancy_isolation holds besides.";
 
 /// A name as a string constant, to be copied into a call.
 fn quoted(name: &QualifiedName) -> String {

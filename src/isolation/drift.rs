@@ -66,13 +66,13 @@ pub fn lineage(touched: &[u32], kin: &[Kin]) -> Lineage {
         line.reverse();
         line.push(relation.relation);
         let tops = line.iter().copied().filter(is_recorded);
-        let tops: Vec<u32> =
-            tops.filter(|top| !ancestors(*top, &known).iter().any(is_recorded)).collect();
+        let tops: Vec<u32> = tops.filter(|top| !ancestors(*top, &known).iter().any(is_recorded)).collect();
         let below = |top: u32| kin.iter().filter(move |kin| kin.relation != top);
         if tops.is_empty() {
             // A parent without protection, of tables that have it?
-            let protected = below(relation.relation)
-                .filter(|kin| kin.root == Some(kin.relation) && ancestors(kin.relation, &known).contains(&relation.relation));
+            let protected = below(relation.relation).filter(|kin| {
+                kin.root == Some(kin.relation) && ancestors(kin.relation, &known).contains(&relation.relation)
+            });
             let before = lineage.families.len();
             for child in protected {
                 add(&mut lineage.families, child.relation, []);
@@ -84,9 +84,8 @@ pub fn lineage(touched: &[u32], kin: &[Kin]) -> Lineage {
         for top in tops {
             let is_below_top = |relation: &u32| ancestors(*relation, &known).contains(&top);
             add(&mut lineage.families, top, line.iter().copied().filter(is_below_top));
-            let new = below(top).filter(|kin| {
-                kin.root != Some(top) && ancestors(kin.relation, &known).contains(&relation.relation)
-            });
+            let new = below(top)
+                .filter(|kin| kin.root != Some(top) && ancestors(kin.relation, &known).contains(&relation.relation));
             add(&mut lineage.families, top, new.map(|kin| kin.relation));
         }
     }
@@ -215,7 +214,8 @@ pub fn policy_fault(table: &Table, found: &Policy, column: Option<&Ident>) -> Op
     if policy::is_ours(&found.name) || !found.is_permissive {
         return None;
     }
-    let text: String = [&found.using, &found.check].into_iter().flatten().map(|text| text.as_str()).collect::<Vec<_>>().join(" ");
+    let text: String =
+        [&found.using, &found.check].into_iter().flatten().map(|text| text.as_str()).collect::<Vec<_>>().join(" ");
     let names_tenant =
         text.contains("current_tenant_") || column.is_some_and(|column| text.contains(&column.to_string()));
     if text.contains("current_setting(") {
@@ -292,7 +292,8 @@ mod tests {
 
     fn steps() -> Vec<Step> {
         let (orders, column) = (table(1, "orders").name, ident("tenant_id"));
-        let wanted = policy::wanted(Access::Tenant, &column, Some(&table(1, "orders").columns[1]), Some(KeyKind::Id), true);
+        let wanted =
+            policy::wanted(Access::Tenant, &column, Some(&table(1, "orders").columns[1]), Some(KeyKind::Id), true);
         let mut steps = vec![
             Step::CheckTenantPresent { table: orders.clone(), column: column.clone() },
             Step::SetNotNull { table: orders.clone(), column: column.clone() },
@@ -310,14 +311,16 @@ mod tests {
         assert_eq!(new, Judgement { growth: steps.clone(), drift: vec![] });
         let old = judge(steps, &HashSet::from([table(1, "orders").name]));
         assert_eq!(old.growth, []);
-        let lost = ["NOT NULL of tenant_id", "policy tenancy_isolation", "policy tenancy_isolation_delete", "row security"];
+        let lost =
+            ["NOT NULL of tenant_id", "policy tenancy_isolation", "policy tenancy_isolation_delete", "row security"];
         assert_eq!(old.drift, [(table(1, "orders").name, lost.map(str::to_owned).to_vec())]);
     }
 
     #[test]
     fn a_companion_may_go_but_not_change() {
         let settled = HashSet::from([table(1, "orders").name]);
-        let open = steps().into_iter().filter(|step| matches!(step, Step::AddPolicy { policy, .. } if policy.is_open()));
+        let open =
+            steps().into_iter().filter(|step| matches!(step, Step::AddPolicy { policy, .. } if policy.is_open()));
         let gone: Vec<Step> = open.collect();
         assert_eq!(judge(gone.clone(), &settled), Judgement::default());
         let mut altered = vec![Step::DropPolicy { table: table(1, "orders").name, policy: ident("tenancy_open") }];

@@ -160,7 +160,8 @@ impl Judge {
                 let (table, owner) = (named(Oid::from(kin.relation))?, kin.owner.clone());
                 self.object_to(TenancyError::OwnerUnbound { table, owner, danger: danger.clone() })?;
             }
-            let rules = objects.iter().filter(|object| object.kind == "rule" && object.relation.to_u32() == kin.relation);
+            let rules =
+                objects.iter().filter(|object| object.kind == "rule" && object.relation.to_u32() == kin.relation);
             for rule in rules.filter_map(|rule| rule.name.clone()) {
                 let table = named(Oid::from(kin.relation))?;
                 self.object_to(TenancyError::RuleOnProtected { table, rule })?;

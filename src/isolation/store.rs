@@ -202,14 +202,10 @@ fn tenant_keys(tenant: &str) -> Result<TenantKeys, TenancyError> {
 }
 
 /// What a plan for `family` is made from: a table and those of its partitions and children that matter.
-pub fn facts(
-    target: Oid,
-    family: Vec<Table>,
-    request: &Request,
-    view: spi::Snapshot,
-) -> Result<Facts, TenancyError> {
+pub fn facts(target: Oid, family: Vec<Table>, request: &Request, view: spi::Snapshot) -> Result<Facts, TenancyError> {
     let neighbours = neighbours(&oids(&family), view)?;
-    let met: Vec<Oid> = neighbours.iter().filter_map(|neighbour| neighbour.family.first()).chain(&family).map(oid).collect();
+    let met: Vec<Oid> =
+        neighbours.iter().filter_map(|neighbour| neighbour.family.first()).chain(&family).map(oid).collect();
     let entries = entries(view, &met)?;
     let has_rows = match family.first() {
         Some(root) => {
@@ -367,7 +363,8 @@ pub fn settled(root: Oid, facts: &Facts, view: spi::Snapshot) -> Result<HashSet<
 
 /// Records that a relation that left its family is protected as part of `root` now, or as a table of its own.
 pub fn set_root(relation: Oid, root: Oid) -> Result<(), TenancyError> {
-    let sql = Sql::text("UPDATE tenancy_internal.protected_tables SET root = $2 WHERE relation = $1::pg_catalog.regclass");
+    let sql =
+        Sql::text("UPDATE tenancy_internal.protected_tables SET root = $2 WHERE relation = $1::pg_catalog.regclass");
     spi::as_extension_owner(|| spi::run(&sql, &[relation.into(), root.into()]))
 }
 

@@ -64,9 +64,8 @@ pub fn judge(relation: Oid, is_defined_anew: bool) -> Result<Option<TenancyError
 
 /// How a function lets rows past row security, if it does; or that it is one of ours.
 pub fn judge_function(function: Oid) -> Result<Option<TenancyError>, TenancyError> {
-    let sql = Sql::text(
-        "SELECT name, is_ours, owner, owner_danger, sources FROM tenancy_internal.describe_function($1)",
-    );
+    let sql =
+        Sql::text("SELECT name, is_ours, owner, owner_danger, sources FROM tenancy_internal.describe_function($1)");
     let faults = spi::as_extension_owner(|| {
         spi::write(&sql, &[function.into()], |row| {
             let function = row.must::<String>(1)?;
@@ -124,7 +123,8 @@ pub fn tenant_view(matview: Oid) -> Result<Oid, TenancyError> {
             .then(" = ")
             .then(policy::current(key));
         spi::own_work(|| spi::run(&create, &[]))?;
-        let made = relation(&name)?.ok_or_else(|| TenancyError::Internal { what: format!("view {name} was not made") })?;
+        let made =
+            relation(&name)?.ok_or_else(|| TenancyError::Internal { what: format!("view {name} was not made") })?;
         let record = Sql::text("INSERT INTO tenancy_internal.tenant_views (view, matview) VALUES ($1, $2)");
         spi::as_extension_owner(|| spi::run(&record, &[made.into(), matview.into()]))?;
         Ok(made)

@@ -46,7 +46,11 @@ fn attackers(stage: &Stage) -> Attackers {
         stage.database()
     ));
     let unguarded = stage.db.login(&stage.owner);
-    stage.db.admin().run(&format!("ALTER ROLE {} IN DATABASE {} RESET tenancy.ddl_guard", stage.owner, stage.database()));
+    stage.db.admin().run(&format!(
+        "ALTER ROLE {} IN DATABASE {} RESET tenancy.ddl_guard",
+        stage.owner,
+        stage.database()
+    ));
     Attackers { unguarded, member: stage.db.login(&member) }
 }
 
@@ -69,7 +73,8 @@ fn forbidden(session: &Session, sql: &str) -> DbError {
 fn warned(session: &Session, sql: &str, saying: &str) {
     session.notices();
     session.run(sql);
-    let warnings: Vec<DbError> = session.notices().into_iter().filter(|notice| notice.severity() == "WARNING").collect();
+    let warnings: Vec<DbError> =
+        session.notices().into_iter().filter(|notice| notice.severity() == "WARNING").collect();
     assert_eq!(warnings.len(), 1, "{sql}: {warnings:?}");
     assert!(warnings[0].message().contains(saying), "{sql}: {warnings:?}");
     assert!(warnings[0].hint().is_some(), "a warning says what to do: {warnings:?}");
@@ -79,7 +84,8 @@ fn warned(session: &Session, sql: &str, saying: &str) {
 fn silent(session: &Session, sql: &str) {
     session.notices();
     session.run(sql);
-    let warnings: Vec<DbError> = session.notices().into_iter().filter(|notice| notice.severity() == "WARNING").collect();
+    let warnings: Vec<DbError> =
+        session.notices().into_iter().filter(|notice| notice.severity() == "WARNING").collect();
     assert!(warnings.is_empty(), "{sql}: {warnings:?}");
 }
 
@@ -113,12 +119,18 @@ fn e01_a_table_whose_policy_was_forgotten_is_told_of_or_protected_at_once(stage:
     silent(&owner, "CREATE TABLE payroll (id int, tenant_id uuid, item text)");
     fill(stage, "payroll");
     is_isolated(stage, "payroll");
-    silent(&owner, "CREATE TABLE countries (id int, name text); BEGIN; CREATE TEMP TABLE mine (tenant_id uuid) ON COMMIT DROP; COMMIT");
+    silent(
+        &owner,
+        "CREATE TABLE countries (id int, name text); BEGIN; CREATE TEMP TABLE mine (tenant_id uuid) ON COMMIT DROP; COMMIT",
+    );
     owner.sees("SELECT relrowsecurity FROM pg_class WHERE relname = 'countries'", &["f"]);
 }
 
 fn e01_e17_e31_every_way_to_make_a_table_ends_in_a_protected_one(stage: &Stage) {
-    stage.db.admin().run("SELECT tenancy.protect_schema('public'); CREATE TYPE letter AS (id int, tenant_id uuid, item text)");
+    stage
+        .db
+        .admin()
+        .run("SELECT tenancy.protect_schema('public'); CREATE TYPE letter AS (id int, tenant_id uuid, item text)");
     stage.db.admin().run(&format!("CREATE SCHEMA elsewhere AUTHORIZATION {}", stage.owner));
     let owner = owner(stage);
     for (table, statement) in [
@@ -129,10 +141,19 @@ fn e01_e17_e31_every_way_to_make_a_table_ends_in_a_protected_one(stage: &Stage) 
         ("typed", "CREATE TABLE typed OF letter"),
         ("unlogged", "CREATE UNLOGGED TABLE unlogged (id int, tenant_id uuid, item text)"),
         ("heir", "CREATE TABLE heir () INHERITS (letters)"),
-        ("parted", "CREATE TABLE parted (id int, tenant_id uuid, item text) PARTITION BY LIST (id); CREATE TABLE parted_rest PARTITION OF parted DEFAULT"),
+        (
+            "parted",
+            "CREATE TABLE parted (id int, tenant_id uuid, item text) PARTITION BY LIST (id); CREATE TABLE parted_rest PARTITION OF parted DEFAULT",
+        ),
         ("grown", "CREATE TABLE grown (id int, item text); ALTER TABLE grown ADD COLUMN tenant_id uuid"),
-        ("renamed", "CREATE TABLE renamed (id int, tid uuid, item text); ALTER TABLE renamed RENAME COLUMN tid TO tenant_id"),
-        ("moved", "CREATE TABLE elsewhere.moved (id int, tenant_id uuid, item text); ALTER TABLE elsewhere.moved SET SCHEMA public"),
+        (
+            "renamed",
+            "CREATE TABLE renamed (id int, tid uuid, item text); ALTER TABLE renamed RENAME COLUMN tid TO tenant_id",
+        ),
+        (
+            "moved",
+            "CREATE TABLE elsewhere.moved (id int, tenant_id uuid, item text); ALTER TABLE elsewhere.moved SET SCHEMA public",
+        ),
         ("done", "DO $$ BEGIN EXECUTE 'CREATE TABLE done (id int, tenant_id uuid, item text)'; END $$"),
     ] {
         owner.run(statement);
@@ -211,7 +232,9 @@ fn e10_e12_e32_our_policies_are_neither_dropped_nor_altered_nor_narrowed(stage: 
     ] {
         forbidden(&member, statement);
     }
-    unguarded.run("ALTER POLICY tenancy_isolation ON letters USING (true); ALTER POLICY tenancy_open ON letters USING (true)");
+    unguarded.run(
+        "ALTER POLICY tenancy_isolation ON letters USING (true); ALTER POLICY tenancy_open ON letters USING (true)",
+    );
     if !stage.setting.has_fence() {
         stage.login().sees("SELECT item FROM letters ORDER BY id", &[MINE, CANARY]);
     }
@@ -279,13 +302,19 @@ fn e15_the_tenant_columns_default_and_not_null_stay(stage: &Stage) {
     }
     owner.refused("0A000", "ALTER TABLE letters ALTER COLUMN tenant_id TYPE text");
     // What is as it was at the end of the statement was never away.
-    silent(&owner, "ALTER TABLE letters ALTER tenant_id DROP DEFAULT, ALTER tenant_id SET DEFAULT tenancy.current_tenant_id()");
+    silent(
+        &owner,
+        "ALTER TABLE letters ALTER tenant_id DROP DEFAULT, ALTER tenant_id SET DEFAULT tenancy.current_tenant_id()",
+    );
 }
 
 /// A role that row security does not bind, and that is neither superuser nor administrator.
 fn reporter(stage: &Stage) -> Role {
     let reporter = stage.db.role("reporter", "BYPASSRLS");
-    stage.db.admin().run(&format!("GRANT SELECT ON letters TO {reporter}; GRANT CREATE ON SCHEMA public TO {reporter}"));
+    stage
+        .db
+        .admin()
+        .run(&format!("GRANT SELECT ON letters TO {reporter}; GRANT CREATE ON SCHEMA public TO {reporter}"));
     reporter
 }
 
@@ -311,7 +340,10 @@ fn e19_a_view_that_shows_every_tenant_is_refused_and_one_for_its_invoker_is_not(
 
 fn e20_a_materialized_view_is_read_through_a_tenant_view(stage: &Stage) {
     let Attackers { unguarded, member } = attackers(stage);
-    forbidden(&member, "BEGIN; SELECT tenancy.set_tenant('blue'); CREATE MATERIALIZED VIEW kept AS SELECT * FROM letters");
+    forbidden(
+        &member,
+        "BEGIN; SELECT tenancy.set_tenant('blue'); CREATE MATERIALIZED VIEW kept AS SELECT * FROM letters",
+    );
     member.run("ROLLBACK");
     unguarded.run(&format!(
         "BEGIN; SELECT tenancy.set_tenant('blue'); CREATE MATERIALIZED VIEW kept AS SELECT * FROM letters;
@@ -377,7 +409,10 @@ fn e23_a_protected_table_goes_to_no_role_that_must_not_have_it(stage: &Stage) {
         stage.db.admin().run(&format!("ALTER TABLE letters OWNER TO {}", stage.owner));
     }
     let colleague = stage.db.role("colleague", "");
-    stage.db.admin().run(&format!("GRANT {colleague} TO {}; GRANT CREATE ON SCHEMA public TO {colleague}", stage.owner));
+    stage
+        .db
+        .admin()
+        .run(&format!("GRANT {colleague} TO {}; GRANT CREATE ON SCHEMA public TO {colleague}", stage.owner));
     silent(&owner, &format!("ALTER TABLE letters OWNER TO {colleague}"));
     stage.db.admin().run(&format!("GRANT SELECT ON letters TO {}", stage.app));
     stage.as_red().sees_only_red();
@@ -393,9 +428,7 @@ fn e26_a_foreign_table_with_a_tenant_column_is_told_of(stage: &Stage) {
 
 fn e34_no_rule_leads_rows_elsewhere(stage: &Stage) {
     let Attackers { unguarded, member } = attackers(stage);
-    unguarded.run(&format!(
-        "CREATE TABLE tap (item text); GRANT ALL ON tap TO {}", stage.app
-    ));
+    unguarded.run(&format!("CREATE TABLE tap (item text); GRANT ALL ON tap TO {}", stage.app));
     let rule = "CREATE RULE tap AS ON INSERT TO letters DO ALSO INSERT INTO tap VALUES (NEW.item)";
     forbidden(&member, rule);
     unguarded.run(rule);
@@ -478,10 +511,10 @@ fn ordinary_migrations_of_the_owner_go_through(stage: &Stage) {
         stage.as_red().sees_only_red();
         stage.login().refused("55000", "SELECT item FROM letters");
     }
-    stage.db.admin().sees(
-        "SELECT relation, tenant_column, is_enforced FROM tenancy.protected_tables",
-        &["letters|whose|t"],
-    );
+    stage
+        .db
+        .admin()
+        .sees("SELECT relation, tenant_column, is_enforced FROM tenancy.protected_tables", &["letters|whose|t"]);
     stage.db.admin().sees("SELECT tenant_column FROM tenancy_internal.protected_tables", &["whose"]);
     owner.run("DROP TABLE letters");
     stage.db.admin().sees("SELECT relation FROM tenancy_internal.protected_tables", &[]);
@@ -496,7 +529,10 @@ fn keys_that_a_migration_adds_get_the_tenant(stage: &Stage) {
     owner.sees(definition, &[scoped]);
     // Dropping a key opens nothing, and it comes back with the tenant.
     silent(&owner, "ALTER TABLE replies DROP CONSTRAINT answers");
-    silent(&owner, "ALTER TABLE replies ADD CONSTRAINT answers FOREIGN KEY (letter) REFERENCES letters ON DELETE CASCADE NOT VALID");
+    silent(
+        &owner,
+        "ALTER TABLE replies ADD CONSTRAINT answers FOREIGN KEY (letter) REFERENCES letters ON DELETE CASCADE NOT VALID",
+    );
     owner.sees(definition, &[&format!("{scoped} ON DELETE CASCADE NOT VALID")]);
     stage.db.admin().run(&format!("GRANT INSERT ON replies TO {}", stage.app));
     stage.as_red().refused("23503", "INSERT INTO replies (id, letter) VALUES (1, 2)");
@@ -506,7 +542,10 @@ fn keys_that_a_migration_adds_get_the_tenant(stage: &Stage) {
          SELECT tenancy.protect_table('stamps', foreign_keys => 'keep')",
     );
     stage.db.admin().run("ALTER TABLE stamps ADD CONSTRAINT kept FOREIGN KEY (letter) REFERENCES letters");
-    owner.sees("SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'kept'", &["FOREIGN KEY (letter) REFERENCES letters(id)"]);
+    owner.sees(
+        "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'kept'",
+        &["FOREIGN KEY (letter) REFERENCES letters(id)"],
+    );
 }
 
 fn tables_are_swapped_as_migration_tools_do(stage: &Stage) {
@@ -514,7 +553,10 @@ fn tables_are_swapped_as_migration_tools_do(stage: &Stage) {
     let owner = owner(stage);
     silent(&owner, "CREATE TABLE fresh (LIKE letters INCLUDING ALL)");
     fill(stage, "fresh");
-    silent(&owner, "BEGIN; ALTER TABLE letters RENAME TO stale; ALTER TABLE fresh RENAME TO letters; COMMIT; DROP TABLE stale");
+    silent(
+        &owner,
+        "BEGIN; ALTER TABLE letters RENAME TO stale; ALTER TABLE fresh RENAME TO letters; COMMIT; DROP TABLE stale",
+    );
     stage.db.admin().run(&format!("GRANT SELECT ON letters TO {}", stage.app));
     is_isolated(stage, "letters");
     // A schema that is renamed takes its registration along; one that was let go protects nothing new.

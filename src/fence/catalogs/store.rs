@@ -127,7 +127,7 @@ fn decide(target: Oid, name: &Ident, method: &str, snapshot: Snapshot) -> Result
         }
         Some((_, true)) => {
             return Err(refused(
-                "It is a member of pg_read_all_stats, who are meant to see all sessions.",
+                "Members of pg_read_all_stats are meant to see all sessions.",
                 "REVOKE pg_monitor or pg_read_all_stats from it first.",
             ));
         }
