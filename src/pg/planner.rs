@@ -15,6 +15,7 @@
 
 use crate::error::TenancyError;
 use crate::pg::guc::Backend;
+use crate::pg::hooks::cascade;
 use crate::pg::{context, report, settings};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -114,6 +115,7 @@ unsafe extern "C-unwind" fn note_analysis(
 
 /// Notes what the client has sent. What functions and EXECUTE run has text of its own.
 unsafe fn note(state: *mut pg_sys::ParseState) {
+    cascade::note_analysis();
     // SAFETY: postgres.c keeps the text of the message at hand; the memory context is the current one, and has a name.
     unsafe {
         let text = (*state).p_sourcetext;

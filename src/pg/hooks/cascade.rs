@@ -22,6 +22,10 @@ const OUTSIDE: Place = Place { is_nested: false, is_planning: false };
 
 static PLACE: Backend<Place> = Backend::new(OUTSIDE);
 
+/// A statement was analysed in there, and its tree, which lacks policies, may be kept: PostgreSQL's plan cache asks for the
+/// role and for row_security, not for this.
+static KEEPS_TREES: Backend<bool> = Backend::new(false);
+
 thread_local! {
     /// The place that each subtransaction began in: an error jumps past what would put it back.
     static BEFORE: RefCell<Vec<(pg_sys::SubTransactionId, Place)>> = const { RefCell::new(Vec::new()) };
@@ -67,6 +71,30 @@ fn enter(is_planning: bool) -> Place {
     before
 }
 
+/// Leaves the planning or the run of a query.
+fn leave(before: Place) {
+    PLACE.set(before);
+    if !before.is_nested {
+        forget_trees();
+    }
+}
+
+/// Notes that a statement is being analysed.
+pub fn note_analysis() {
+    if is_under_way() {
+        KEEPS_TREES.set(true);
+    }
+}
+
+/// Sees that no tree made inside of a foreign key's query is used outside.
+fn forget_trees() {
+    if KEEPS_TREES.get() {
+        KEEPS_TREES.set(false);
+        // SAFETY: marks the plans of this backend, as any invalidation message does.
+        unsafe { pg_sys::ResetPlanCache() };
+    }
+}
+
 pub fn note_subtransaction_start(own: pg_sys::SubTransactionId) {
     BEFORE.with_borrow_mut(|marks| marks.push((own, PLACE.get())));
 }
@@ -75,7 +103,7 @@ pub fn note_subtransaction_abort(own: pg_sys::SubTransactionId) {
     BEFORE.with_borrow_mut(|marks| {
         while let Some((subtransaction, before)) = marks.pop_if(|(subtransaction, _)| *subtransaction >= own) {
             if subtransaction == own {
-                PLACE.set(before);
+                leave(before);
             }
         }
     });
@@ -84,7 +112,7 @@ pub fn note_subtransaction_abort(own: pg_sys::SubTransactionId) {
 pub fn note_transaction_end(event: pg_sys::XactEvent::Type) {
     use pg_sys::XactEvent::*;
     if matches!(event, XACT_EVENT_COMMIT | XACT_EVENT_ABORT | XACT_EVENT_PREPARE) {
-        PLACE.set(OUTSIDE);
+        leave(OUTSIDE);
         BEFORE.with_borrow_mut(Vec::clear);
     }
 }
@@ -127,7 +155,7 @@ unsafe extern "C-unwind" fn run(
             None => standard_ExecutorRun(query, direction, count, once),
         }
     }
-    PLACE.set(before);
+    leave(before);
 }
 
 #[cfg(feature = "pg18")]
@@ -144,7 +172,7 @@ unsafe extern "C-unwind" fn run(
             None => standard_ExecutorRun(query, direction, count),
         }
     }
-    PLACE.set(before);
+    leave(before);
 }
 
 unsafe extern "C-unwind" fn plan(
@@ -161,6 +189,6 @@ unsafe extern "C-unwind" fn plan(
             None => standard_planner(query, text, options, parameters),
         }
     };
-    PLACE.set(before);
+    leave(before);
     planned
 }

@@ -3,7 +3,7 @@
 //! They are installed under shared_preload_libraries only: loaded later, the library would fence some connections and
 //! not others.
 
-mod cascade;
+pub mod cascade;
 mod catalogs;
 mod functions;
 mod hygiene;
