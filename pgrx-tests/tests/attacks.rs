@@ -28,12 +28,16 @@ mod ddl;
 mod drift;
 #[path = "attacks/fence.rs"]
 mod fence;
+#[path = "attacks/hostile.rs"]
+mod hostile;
 #[path = "attacks/integrity.rs"]
 mod integrity;
 #[path = "attacks/keys.rs"]
 mod keys;
 #[path = "attacks/lockdown.rs"]
 mod lockdown;
+#[path = "attacks/legitimate.rs"]
+mod legitimate;
 #[path = "attacks/pins.rs"]
 mod pins;
 #[path = "attacks/privilege.rs"]
@@ -56,9 +60,11 @@ const STORIES: &[&[&str]] = &[
     ddl::STORIES,
     drift::STORIES,
     fence::STORIES,
+    hostile::STORIES,
     integrity::STORIES,
     keys::STORIES,
     lockdown::STORIES,
+    legitimate::STORIES,
     pins::STORIES,
     privilege::STORIES,
     sessions::STORIES,

@@ -3,18 +3,22 @@
 use std::time::Duration;
 
 use crate::stage::{Attacker, Stage, stories};
-use pg_tenancy_tests::Session;
+use pg_tenancy_tests::{Session, process};
 use postgres::fallible_iterator::FallibleIterator;
 
 stories![
     d07_estimates_of_a_plan_do_not_tell_what_is_common,
     d08_rows_removed_by_a_filter_do_not_count_other_tenants_rows,
     d09_the_catalog_tells_how_many_rows_a_table_has,
+    d10_statistics_views_do_not_count_other_tenants_writes,
     d11_sizes_do_not_tell_how_much_others_write,
+    d15_queries_of_other_sessions_are_not_shown,
+    d16_statements_that_the_server_remembers_are_not_shown,
     d17_notifications_are_not_passed_between_tenants,
     d18_advisory_locks_are_not_passed_between_tenants,
     d19_names_of_other_sessions_tables_tell_nothing,
     d20_the_places_of_own_rows_tell_how_many_were_written_between,
+    d25_locks_of_other_sessions_are_not_shown,
     d26_buffers_of_a_point_lookup_do_not_tell_whether_a_row_is_there,
 ];
 
@@ -101,6 +105,70 @@ fn d09_the_catalog_tells_how_many_rows_a_table_has(stage: &Stage) {
     session.holds_or_sees(stage.holds("D09"), "SELECT reltuples FROM pg_class WHERE relname = 'letters'", &["500"]);
 }
 
+/// D10, D15, D16 and D25 are held in every setting, from the moment when a superuser locks the catalogs down for the role.
+#[track_caller]
+fn held_once_locked_down(stage: &Stage, holds: &str, sql: &str, is_leak: impl Fn(&[String]) -> bool) {
+    let session = stage.as_red();
+    let limit = Duration::from_secs(10);
+    // Statistics reach the views after a while.
+    let seen = process::wait_for("the leak", limit, || Ok(Some(session.rows(sql)).filter(|rows| is_leak(rows))));
+    assert!(seen.is_ok(), "without the lock {sql} was to leak");
+    stage.db.admin().run(&format!("SELECT tenancy.lock_down_catalogs('{}')", stage.app));
+    if stage.holds(holds) {
+        // In the next transaction of an open session as in a new one.
+        for session in [session, stage.login()] {
+            session.run("ROLLBACK");
+            session.begin_as("red");
+            let seen = session.try_rows(sql);
+            assert!(seen.as_ref().map_or(true, |rows| !is_leak(rows)), "{sql}: {seen:?}");
+        }
+    }
+}
+
+fn d10_statistics_views_do_not_count_other_tenants_writes(stage: &Stage) {
+    blue_writes(stage, 100, 4711);
+    for sql in [
+        "SELECT n_tup_ins FROM pg_stat_user_tables WHERE relname = 'letters'",
+        "SELECT pg_stat_get_tuples_inserted('letters'::regclass)",
+    ] {
+        held_once_locked_down(stage, "D10", sql, |rows| rows.iter().any(|row| row.starts_with("471")));
+        stage.db.admin().run(&format!("SELECT tenancy.unlock_catalogs('{}')", stage.app));
+    }
+}
+
+fn d15_queries_of_other_sessions_are_not_shown(stage: &Stage) {
+    let blue = stage.login_as(&stage.app, "blue");
+    blue.run("SELECT 'the takeover of Acme' FROM letters");
+    let sql = "SELECT query FROM pg_stat_activity WHERE query LIKE '%takeover%' AND pid <> pg_backend_pid()";
+    held_once_locked_down(stage, "D15", sql, |rows| !rows.is_empty());
+    let sql = sql.replace("pg_stat_activity", "pg_stat_get_activity(NULL)");
+    let seen = stage.as_red().try_rows(&sql);
+    assert!(seen.as_ref().map_or(true, Vec::is_empty), "{seen:?}");
+    // One's own queries are there.
+    stage.as_red().sees("SELECT count(*) FROM tenancy.stat_activity WHERE pid = pg_backend_pid()", &["1"]);
+}
+
+fn d16_statements_that_the_server_remembers_are_not_shown(stage: &Stage) {
+    if !stage.setting.cluster().server().pkglibdir.join("pg_stat_statements.so").is_file() {
+        return; // the wheels' servers come without contrib modules
+    }
+    stage.db.admin().run("CREATE EXTENSION pg_stat_statements");
+    let blue = stage.login_as(&stage.app, "blue");
+    blue.run("SET app.memo = 'the takeover of Acme'; COMMIT");
+    let sql = "SELECT query FROM pg_stat_statements WHERE query LIKE '%takeover of Acme%' AND query LIKE 'SET%'";
+    held_once_locked_down(stage, "D16", sql, |rows| !rows.is_empty());
+    let seen = stage.as_red().try_rows("SELECT query FROM pg_stat_statements(true) WHERE query LIKE '%Acme%'");
+    assert!(seen.as_ref().map_or(true, Vec::is_empty), "{seen:?}");
+}
+
+fn d25_locks_of_other_sessions_are_not_shown(stage: &Stage) {
+    let blue = stage.login_as(&stage.app, "blue");
+    blue.run("UPDATE letters SET item = item");
+    let sql = "SELECT DISTINCT relation::regclass FROM pg_locks
+                WHERE pid <> pg_backend_pid() AND relation = 'letters'::regclass";
+    held_once_locked_down(stage, "D25", sql, |rows| !rows.is_empty());
+}
+
 fn d11_sizes_do_not_tell_how_much_others_write(stage: &Stage) {
     let session = stage.as_red();
     for size in [
@@ -125,6 +193,7 @@ fn d11_sizes_do_not_tell_how_much_others_write(stage: &Stage) {
             "SELECT sum(pg_relation_size(oid, 'main')) FROM pg_class WHERE relname ~ 'letters'",
         );
         session.refused_inside("42501", "SELECT pg_database_size(current_database())");
+        session.refused_inside("42501", "SELECT pg_tablespace_size('pg_default')");
     }
 }
 

@@ -369,6 +369,7 @@ fn c26_a_tenant_cannot_lock_the_others_out(stage: &Stage) {
         "LOCK TABLE letters IN SHARE ROW EXCLUSIVE MODE",
         "LOCK TABLE naive, letters IN SHARE MODE",
         "LOCK TABLE ONLY letters IN ACCESS EXCLUSIVE MODE NOWAIT",
+        "LOCK TABLE over_letters IN ACCESS EXCLUSIVE MODE",
         "DO $$ BEGIN LOCK TABLE letters IN ACCESS EXCLUSIVE MODE; END $$",
     ] {
         let red = stage.as_red();

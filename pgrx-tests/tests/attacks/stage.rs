@@ -30,14 +30,26 @@ impl Setting {
         static UNFENCED: OnceLock<Cluster> = OnceLock::new();
         static SHARED: OnceLock<Cluster> = OnceLock::new();
         static STRICT: OnceLock<Cluster> = OnceLock::new();
-        const LIBRARY: (&str, &str) = ("shared_preload_libraries", "pg_tenancy");
-        let (place, own): (_, &[_]) = match self {
-            Self::FirstUse | Self::Session => (&UNFENCED, &[]),
-            Self::Shared => (&SHARED, &[LIBRARY]),
-            Self::Strict => (&STRICT, &[LIBRARY, ("tenancy.strictness", "strict")]),
+        let (place, ours, strictness) = match self {
+            Self::FirstUse | Self::Session => (&UNFENCED, None, None),
+            Self::Shared => (&SHARED, Some("pg_tenancy"), None),
+            Self::Strict => (&STRICT, Some("pg_tenancy"), Some(("tenancy.strictness", "strict"))),
         };
-        let settings = [&[("max_prepared_transactions", "20"), ("wal_level", "logical")], own].concat();
-        place.get_or_init(|| Cluster::start(&settings)).clone()
+        let start = || {
+            // What remembers statements is there to be looked at, where the server has it.
+            let remembers = Cluster::shared().server().pkglibdir.join("pg_stat_statements.so").is_file();
+            let contrib = remembers.then_some("pg_stat_statements");
+            let libraries: Vec<&str> = contrib.into_iter().chain(ours).collect();
+            let libraries = libraries.join(",");
+            let common = [
+                ("shared_preload_libraries", &*libraries),
+                ("max_prepared_transactions", "20"),
+                ("wal_level", "logical"),
+            ];
+            let settings: Vec<_> = common.into_iter().chain(strictness).collect();
+            Cluster::start(&settings)
+        };
+        place.get_or_init(start).clone()
     }
 }
 
