@@ -34,10 +34,10 @@ mod hostile;
 mod integrity;
 #[path = "attacks/keys.rs"]
 mod keys;
-#[path = "attacks/lockdown.rs"]
-mod lockdown;
 #[path = "attacks/legitimate.rs"]
 mod legitimate;
+#[path = "attacks/lockdown.rs"]
+mod lockdown;
 #[path = "attacks/pins.rs"]
 mod pins;
 #[path = "attacks/privilege.rs"]
