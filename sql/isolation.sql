@@ -20,11 +20,12 @@ SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.protected_tables', 
 -- Schemas whose new tables are protected as they come. By name, for pg_upgrade keeps no oid of a schema; the guard
 -- follows ALTER SCHEMA ... RENAME.
 CREATE TABLE tenancy_internal.protected_schemas (
-    schema        name        PRIMARY KEY,
+    schema        name        NOT NULL,
     tenant_column name        NOT NULL,
     access        text        NOT NULL CHECK (access IN ('tenant', 'shared', 'reference')),
     protected_at  timestamptz NOT NULL DEFAULT pg_catalog.now(),
-    protected_by  name        NOT NULL DEFAULT session_user
+    protected_by  name        NOT NULL DEFAULT session_user,
+    PRIMARY KEY (schema, tenant_column)
 );
 CREATE INDEX protected_schemas_tenant_column_idx ON tenancy_internal.protected_schemas (tenant_column);
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.protected_schemas', '');
@@ -427,7 +428,12 @@ BEGIN
       JOIN pg_namespace n ON n.oid = c.relnamespace
       JOIN pg_authid r ON r.oid = c.relowner
       LEFT JOIN tenancy_internal.protected_tables p ON p.relation = c.oid
-      LEFT JOIN tenancy_internal.protected_schemas s ON s.schema = n.nspname;
+      LEFT JOIN LATERAL (SELECT s.tenant_column, s.access FROM tenancy_internal.protected_schemas s
+                          WHERE s.schema = n.nspname
+                            AND (s.access = 'reference'
+                                 OR EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = c.oid AND a.attname = s.tenant_column
+                                                                         AND a.attnum > 0 AND NOT a.attisdropped))
+                          ORDER BY s.access = 'reference', s.tenant_column LIMIT 1) AS s ON true;
 END $$;
 
 -- Why a role must not own a protected table; NULL when nothing speaks against it.

@@ -90,6 +90,24 @@ fn a_restore_that_left_the_policies_out_is_seen_and_mended() {
 }
 
 #[test]
+fn protected_schemas_and_tenant_views_come_back_and_go_on() {
+    let shop = a_shop();
+    let dba = shop.db.admin();
+    dba.run(&format!(
+        "SELECT tenancy.protect_schema('shop');
+         CREATE MATERIALIZED VIEW shop.totals AS SELECT tenant_id, count(*) AS orders FROM shop.orders GROUP BY 1;
+         SELECT tenancy.tenant_view('shop.totals'); GRANT SELECT ON shop.totals_of_tenant TO {}",
+        shop.app
+    ));
+    let restored = restored_copy(&shop);
+    restored.enter(&shop.app, &shop.red).sees("SELECT orders FROM shop.totals_of_tenant", &["1"]);
+    let admin = restored.admin();
+    admin.sees("SELECT view, matview FROM tenancy_internal.tenant_views", &["shop.totals_of_tenant|shop.totals"]);
+    restored.login(&shop.owner).run("CREATE TABLE shop.later (id int, tenant_id uuid)");
+    admin.sees("SELECT is_enforced FROM tenancy.protected_tables WHERE relation = 'shop.later'::regclass", &["t"]);
+}
+
+#[test]
 fn tenant_numbers_go_on_where_they_were() {
     let shop = a_shop();
     let restored = restored_copy(&shop);

@@ -192,16 +192,16 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 
 #[pgrx::pg_schema]
 mod tenancy_internal {
-    use crate::pg::watched;
+    use crate::pg::{trigger, watched};
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::prelude::*;
 
     /// Makes every backend forget the signing keys or role bindings that have changed.
-    #[pg_trigger]
-    fn announce_context_change<'a>(
-        trigger: &'a PgTrigger<'a>,
-    ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
-        watched::announce(trigger.relid().unwrap_or_report());
-        Ok(None::<PgHeapTuple<'a, AllocatedByPostgres>>)
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.announce_context_change() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn announce_context_change(call: trigger::Call) -> Result<(), ErrorReport> {
+        watched::announce(trigger::fired(&call)?.relid().unwrap_or_report());
+        Ok(())
     }
 }

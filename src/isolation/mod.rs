@@ -203,7 +203,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     /// Makes a view of a materialized view that shows the current tenant's rows only, and gives it.
     ///
     /// 42809 for what is no materialized view over protected tables, 42703 without their tenant column, 42804 when it holds
-    /// no tenant key, 42501 without ownership, 42P07 when the view's name is taken.
+    /// no tenant key, 42501 without ownership, 42710 when the view's name is taken.
     #[pg_extern(sql = "
 CREATE FUNCTION tenancy.tenant_view(matview regclass) RETURNS regclass
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
@@ -233,20 +233,17 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 #[pgrx::pg_schema]
 mod tenancy_internal {
     use super::{guard, store};
-    use crate::pg::{Oid, event, given, qualified_name};
+    use crate::pg::{Oid, event, given, qualified_name, trigger};
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::prelude::*;
 
     /// Refuses TRUNCATE of a protected table to everybody whom row security binds.
-    #[pg_trigger]
-    fn refuse_truncate<'a>(
-        trigger: &'a PgTrigger<'a>,
-    ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
-        let relation = trigger.relation().unwrap_or_report();
-        store::refuse_truncate(relation.oid(), qualified_name(&relation).map_err(ErrorReport::from).unwrap_or_report())
-            .map_err(ErrorReport::from)
-            .unwrap_or_report();
-        Ok(None::<PgHeapTuple<'a, AllocatedByPostgres>>)
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.refuse_truncate() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn refuse_truncate(call: trigger::Call) -> Result<(), ErrorReport> {
+        let relation = trigger::fired(&call)?.relation().unwrap_or_report();
+        Ok(store::refuse_truncate(relation.oid(), qualified_name(&relation)?)?)
     }
 
     /// Whether all that protects `relation` is in place, unaltered. The view `tenancy.protected_tables` shows it.

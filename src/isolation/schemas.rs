@@ -77,8 +77,7 @@ fn register(schema: &Ident, request: &Request) -> Result<(), TenancyError> {
             &Sql::text(
                 "INSERT INTO tenancy_internal.protected_schemas AS s (schema, tenant_column, access)
                  VALUES ($1::text, $2::text, $3)
-                 ON CONFLICT (schema) DO UPDATE SET tenant_column = EXCLUDED.tenant_column, access = EXCLUDED.access
-                  WHERE (s.tenant_column, s.access) IS DISTINCT FROM (EXCLUDED.tenant_column, EXCLUDED.access)",
+                 ON CONFLICT (schema, tenant_column) DO UPDATE SET access = EXCLUDED.access WHERE s.access <> EXCLUDED.access",
             ),
             &[schema.as_str().into(), request.column.as_str().into(), request.access.name().into()],
         )

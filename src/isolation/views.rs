@@ -53,7 +53,7 @@ pub fn judge(relation: Oid, is_defined_anew: bool) -> Result<Option<TenancyError
         Some(TenancyError::MatviewUnbound { view, sources })
     } else if reader.is_tenant_view {
         let is_altered = is_defined_anew || !reader.is_barrier;
-        is_altered.then(|| TenancyError::TenantViewAltered { view })
+        is_altered.then_some(TenancyError::TenantViewAltered { view })
     } else if reader.reads_materialized {
         Some(TenancyError::ViewOfCopies { view, sources })
     } else {

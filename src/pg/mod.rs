@@ -22,6 +22,7 @@ pub mod spi;
 mod table;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
+pub mod trigger;
 pub mod violations;
 pub mod watched;
 

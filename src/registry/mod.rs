@@ -155,7 +155,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 mod tenancy_internal {
     use super::plan;
     use crate::model::Code;
-    use crate::pg::cache;
+    use crate::pg::{cache, trigger};
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::{PgTriggerOperation, prelude::*};
 
@@ -166,20 +166,22 @@ mod tenancy_internal {
     }
 
     /// Empties every backend's registry cache when tenants change.
-    #[pg_trigger]
-    fn announce_registry_change<'a>(
-        trigger: &'a PgTrigger<'a>,
-    ) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
-        cache::invalidate(trigger.relid().unwrap_or_report());
-        Ok(None::<PgHeapTuple<'a, AllocatedByPostgres>>)
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.announce_registry_change() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn announce_registry_change(call: trigger::Call) -> Result<(), ErrorReport> {
+        cache::invalidate(trigger::fired(&call)?.relid().unwrap_or_report());
+        Ok(())
     }
 
     /// Refuses to change a tenant's keys and to remove tenants.
-    #[pg_trigger]
-    fn keep_tenants<'a>(trigger: &'a PgTrigger<'a>) -> Result<Option<PgHeapTuple<'a, impl WhoAllocated>>, ErrorReport> {
-        let code = trigger.old().and_then(|row| row.get_by_name::<String>("code").unwrap_or_report());
-        let updating = matches!(trigger.op(), Ok(PgTriggerOperation::Update));
-        let refusal: Result<Option<PgHeapTuple<'a, AllocatedByPostgres>>, _> = Err(plan::refuse_change(code, updating));
-        Ok(refusal.map_err(ErrorReport::from).unwrap_or_report())
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.keep_tenants() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn keep_tenants(call: trigger::Call) -> Result<(), ErrorReport> {
+        let fired = trigger::fired(&call)?;
+        let code = fired.old().and_then(|row| row.get_by_name::<String>("code").unwrap_or_report());
+        let updating = matches!(fired.op(), Ok(PgTriggerOperation::Update));
+        Err(plan::refuse_change(code, updating).into())
     }
 }

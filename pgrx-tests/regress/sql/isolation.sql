@@ -99,6 +99,7 @@ SELECT tenancy.protect_table(NULL);
 \echo :SQLSTATE
 SELECT tenancy.protect_schema('nosuch');
 \echo :SQLSTATE
+SELECT tenancy.unprotect_schema('shop');
 CREATE TABLE odd (id int, tenant_id numeric);
 SELECT tenancy.protect_table('odd');
 \echo :SQLSTATE
