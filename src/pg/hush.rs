@@ -1,4 +1,4 @@
-//! Keeps signing keys out of the server's log and of pg_stat_activity.
+//! Keeps signing keys out of the server's log, and keys and tokens out of pg_stat_activity.
 //!
 //! The statement that adds a key has it in its text or parameters, and PostgreSQL logs both: log_statement, the durations,
 //! STATEMENT lines below errors, the text that a syntax error quotes. The hook acts from when the library is loaded.
@@ -23,15 +23,31 @@ pub fn install() {
     }
 }
 
-/// Shows other sessions something else than the statement at hand.
-pub fn cover_activity() {
-    // SAFETY: the server copies the text.
-    unsafe {
-        pg_sys::pgstat_report_activity(
-            pg_sys::BackendState::STATE_RUNNING,
-            c"SELECT tenancy.add_signing_key(...)".as_ptr(),
-        )
+/// Shows other sessions that a key is being added, and not the statement that does it.
+pub fn cover_key() {
+    cover(c"SELECT tenancy.add_signing_key(...)");
+}
+
+/// Shows other sessions, which may be of the same role, the statement at hand without its token.
+pub fn cover_token(token: &str) {
+    // SAFETY: a C string of this backend, or NULL.
+    let has_it = unsafe {
+        let statement = pg_sys::debug_query_string;
+        !statement.is_null() && holds(CStr::from_ptr(statement).to_bytes(), token.as_bytes())
     };
+    if has_it {
+        cover(c"SELECT tenancy.set_tenant_signed(...)");
+    }
+}
+
+fn cover(shown: &CStr) {
+    // SAFETY: the server copies the text.
+    unsafe { pg_sys::pgstat_report_activity(pg_sys::BackendState::STATE_RUNNING, shown.as_ptr()) };
+}
+
+/// Whether `text` has `part` in it.
+fn holds(text: &[u8], part: &[u8]) -> bool {
+    !part.is_empty() && text.windows(part.len()).any(|window| window == part)
 }
 
 #[pg_guard]
@@ -133,6 +149,7 @@ mod tests {
             said(c"duration: 1.2 ms  statement: SELECT 'secret'"),
             format!("duration: 1.2 ms  statement: {HIDDEN}")
         );
+        assert!(holds(b"a token", b"token") && !holds(b"a toke", b"token") && !holds(b"", b""));
         assert_eq!(said(c"execute x: SELECT 'secret'"), HIDDEN);
     }
 }

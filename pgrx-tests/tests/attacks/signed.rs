@@ -25,6 +25,7 @@ stories![
     a_token_is_for_one_role,
     a_nonce_binds_a_token_to_its_connection,
     a_token_is_taken_once_where_replay_is_guarded,
+    a_token_is_not_seen_by_other_sessions_of_its_role,
     a_retired_key_opens_nothing_in_any_session,
     a_token_that_has_expired_ends_what_outlived_its_transaction,
     a_parallel_worker_knows_what_was_signed,
@@ -243,6 +244,26 @@ fn signed_mode_cannot_be_left(stage: &Stage) {
     session.run(&format!("ALTER ROLE {} RESET ALL", stage.app));
     session.run("SELECT tenancy.has_tenant()");
     session.refused("42501", "UPDATE pg_settings SET setting = 'open' WHERE name = 'tenancy.context_mode'");
+    let database = stage.database();
+    stage.db.admin().run(&format!(
+        "ALTER DATABASE {database} SET tenancy.context_mode = 'signed'; ALTER DATABASE {database} OWNER TO {}",
+        stage.app
+    ));
+    let owner = stage.login();
+    for leave in ["SET tenancy.context_mode = 'open'", "RESET tenancy.context_mode"] {
+        owner.refused("42501", &format!("ALTER DATABASE {database} {leave}"));
+    }
+    owner.run(&format!("ALTER DATABASE {database} RESET ALL"));
+    stage.db.admin().run(&format!("ALTER DATABASE {database} OWNER TO CURRENT_USER"));
+    stage.db.admin().sees(
+        "SELECT setconfig::text FROM pg_db_role_setting s JOIN pg_database d ON d.oid = s.setdatabase
+          WHERE datname = current_database() AND setconfig::text LIKE '%context_mode%' AND setrole = 0",
+        &[if stage.setting == Setting::Session {
+            "{session_preload_libraries=pg_tenancy,tenancy.context_mode=signed}"
+        } else {
+            "{tenancy.context_mode=signed}"
+        }],
+    );
     session.refused(
         "42501",
         "CREATE FUNCTION opens() RETURNS text LANGUAGE sql SET tenancy.context_mode = 'open' AS 'SELECT 1::text'",
@@ -467,6 +488,19 @@ fn a_token_is_taken_once_where_replay_is_guarded(stage: &Stage) {
     session.refused("42501", &take(&blue));
     session.run(&format!("ROLLBACK; BEGIN; {}", take(&blue)));
     session.sees_only_blue();
+}
+
+fn a_token_is_not_seen_by_other_sessions_of_its_role(stage: &Stage) {
+    stage.sign_mode();
+    let token = stage.token("blue");
+    let blue = stage.login();
+    blue.run(&format!("BEGIN; {}", take(&token)));
+    let seen = stage.login().rows(&format!("SELECT query FROM pg_stat_activity WHERE pid = {}", blue.pid()));
+    assert!(!seen.iter().any(|query| query.contains(&token)), "{seen:?}");
+    blue.run("ROLLBACK");
+    blue.refused("42501", &format!("BEGIN; {}", take(&format!("{token}x"))));
+    let seen = stage.login().rows("SELECT query FROM pg_stat_activity");
+    assert!(!seen.iter().any(|query| query.contains(&token)), "{seen:?}");
 }
 
 fn a_retired_key_opens_nothing_in_any_session(stage: &Stage) {
