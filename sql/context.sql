@@ -30,15 +30,15 @@ CREATE VIEW tenancy.role_bindings AS SELECT role, tenant_id, bound_at FROM tenan
 
 -- ALWAYS, and for each row: see tenancy.tenants.
 CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy_internal.signing_keys
-    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_context_change();
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy_internal.signing_keys
-    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_context_change();
+    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_change();
 ALTER TABLE tenancy_internal.signing_keys ENABLE ALWAYS TRIGGER announce_change;
 ALTER TABLE tenancy_internal.signing_keys ENABLE ALWAYS TRIGGER announce_truncate;
 CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy_internal.role_bindings
-    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_context_change();
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy_internal.role_bindings
-    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_context_change();
+    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_change();
 ALTER TABLE tenancy_internal.role_bindings ENABLE ALWAYS TRIGGER announce_change;
 ALTER TABLE tenancy_internal.role_bindings ENABLE ALWAYS TRIGGER announce_truncate;
 
@@ -100,5 +100,3 @@ COMMENT ON FUNCTION tenancy.sign_tenant_token(text, interval, text, text, text, 
 COMMENT ON FUNCTION tenancy.bind_role(regrole, text) IS
     'makes a login role one tenant and no other in every session of that role, without any SET';
 COMMENT ON FUNCTION tenancy.unbind_role(regrole) IS 'takes back what tenancy.bind_role did';
-COMMENT ON FUNCTION tenancy_internal.announce_context_change() IS
-    'makes every backend forget the signing keys or role bindings that have changed';

@@ -11,9 +11,9 @@ SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.exempt_roles', '');
 
 -- The fence of every backend remembers them; ALWAYS, so that replication and restore reach it too.
 CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy_internal.exempt_roles
-    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy_internal.exempt_roles
-    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_change();
 ALTER TABLE tenancy_internal.exempt_roles ENABLE ALWAYS TRIGGER announce_change;
 ALTER TABLE tenancy_internal.exempt_roles ENABLE ALWAYS TRIGGER announce_truncate;
 
@@ -56,9 +56,9 @@ CREATE TABLE tenancy_internal.revoked_catalogs (
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.revoked_catalogs', '');
 
 CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy_internal.locked_down_roles
-    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy_internal.locked_down_roles
-    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_change();
 ALTER TABLE tenancy_internal.locked_down_roles ENABLE ALWAYS TRIGGER announce_change;
 ALTER TABLE tenancy_internal.locked_down_roles ENABLE ALWAYS TRIGGER announce_truncate;
 

@@ -40,9 +40,9 @@ SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.tenant_views', '');
 
 -- Each backend remembers which relations are protected (pg::protected); ALWAYS, so that replication and restore reach it.
 CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy_internal.protected_tables
-    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy_internal.protected_tables
-    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_change();
 ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_change;
 ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_truncate;
 

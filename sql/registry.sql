@@ -61,9 +61,9 @@ SELECT pg_catalog.pg_extension_config_dump('tenancy.tenants_number_seq', '');
 -- ALWAYS, and for each row: a change applied by logical replication, which fires no statement triggers, must reach the
 -- caches too. PostgreSQL sends a message once, however many rows say the same.
 CREATE TRIGGER announce_change AFTER INSERT OR UPDATE OR DELETE ON tenancy.tenants
-    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH ROW EXECUTE FUNCTION tenancy_internal.announce_change();
 CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy.tenants
-    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_registry_change();
+    FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.announce_change();
 ALTER TABLE tenancy.tenants ENABLE ALWAYS TRIGGER announce_change;
 ALTER TABLE tenancy.tenants ENABLE ALWAYS TRIGGER announce_truncate;
 
@@ -107,5 +107,6 @@ COMMENT ON FUNCTION tenancy.find_tenant(text) IS 'the id of the tenant that a te
 COMMENT ON FUNCTION tenancy.grant_admin(regrole) IS 'lets a role administer tenants and protect its own tables';
 COMMENT ON FUNCTION tenancy.revoke_admin(regrole) IS 'takes back what tenancy.grant_admin gave';
 COMMENT ON FUNCTION tenancy_internal.is_tenant_code(text) IS 'whether a text can be a tenant''s code';
-COMMENT ON FUNCTION tenancy_internal.announce_registry_change() IS 'empties every backend''s registry cache when tenants change';
+COMMENT ON FUNCTION tenancy_internal.announce_change() IS
+    'makes every backend forget what it remembers of the table that has changed';
 COMMENT ON FUNCTION tenancy_internal.keep_tenants() IS 'refuses to change a tenant''s keys and to remove tenants';

@@ -27,7 +27,7 @@ pgrx::extension_sql_file!(
         tenancy::sign_tenant_token,
         tenancy::bind_role,
         tenancy::unbind_role,
-        tenancy_internal::announce_context_change
+        crate::pg::watched::tenancy_internal::announce_change
     ]
 );
 
@@ -187,21 +187,5 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
             verdict.fence.to_owned(),
             verdict.server_note,
         )))
-    }
-}
-
-#[pgrx::pg_schema]
-mod tenancy_internal {
-    use crate::pg::{trigger, watched};
-    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
-    use pgrx::prelude::*;
-
-    /// Makes every backend forget the signing keys or role bindings that have changed.
-    #[pg_extern(sql = "
-CREATE FUNCTION tenancy_internal.announce_context_change() RETURNS trigger
-LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
-    fn announce_context_change(call: trigger::Call) -> Result<(), ErrorReport> {
-        watched::announce(trigger::fired(&call)?.relid().unwrap_or_report());
-        Ok(())
     }
 }

@@ -63,7 +63,6 @@ mod tenancy_internal {
 
     /// What the view `tenancy.violations` shows.
     #[pg_extern(volatile, parallel_restricted)]
-    #[expect(clippy::type_complexity, reason = "the columns of the answer")]
     fn violation_tallies() -> TableIterator<
         'static,
         (

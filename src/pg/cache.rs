@@ -162,9 +162,3 @@ fn read(registry: &Registry, key: &Key) -> Result<Option<(Tenant, Option<String>
     })?;
     Ok(rows.into_iter().next())
 }
-
-/// Tells every backend that the registry changed.
-pub fn invalidate(relation: pg_sys::Oid) {
-    // SAFETY: the relation is the one a trigger fires for, hence open and locked.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
-}

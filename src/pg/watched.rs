@@ -72,8 +72,20 @@ pub fn must<T: FromDatum>(row: &Row<'_>, column: &CStr) -> Result<T, TenancyErro
     row.get(column).ok_or_else(missing)
 }
 
-/// Tells every backend that a table changed.
-pub fn announce(relation: pg_sys::Oid) {
-    // SAFETY: the relation is the one a trigger fires for, hence open and locked.
-    unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+#[pgrx::pg_schema]
+pub mod tenancy_internal {
+    use crate::pg::trigger;
+    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+    use pgrx::{pg_sys, prelude::*};
+
+    /// Makes every backend forget what it remembers of the table that has changed.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.announce_change() RETURNS trigger
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn announce_change(call: trigger::Call) -> Result<(), ErrorReport> {
+        let relation = trigger::fired(&call)?.relid().unwrap_or_report();
+        // SAFETY: the relation is the one that the trigger fires for, hence open and locked.
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+        Ok(())
+    }
 }

@@ -22,7 +22,7 @@ pgrx::extension_sql_file!(
         tenancy::grant_admin,
         tenancy::revoke_admin,
         tenancy_internal::is_tenant_code,
-        tenancy_internal::announce_registry_change,
+        crate::pg::watched::tenancy_internal::announce_change,
         tenancy_internal::keep_tenants
     ]
 );
@@ -155,7 +155,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 mod tenancy_internal {
     use super::plan;
     use crate::model::Code;
-    use crate::pg::{cache, trigger};
+    use crate::pg::trigger;
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::{PgTriggerOperation, prelude::*};
 
@@ -163,15 +163,6 @@ mod tenancy_internal {
     #[pg_extern(immutable, parallel_safe)]
     fn is_tenant_code(code: &str) -> bool {
         Code::new(code).is_ok()
-    }
-
-    /// Empties every backend's registry cache when tenants change.
-    #[pg_extern(sql = "
-CREATE FUNCTION tenancy_internal.announce_registry_change() RETURNS trigger
-LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
-    fn announce_registry_change(call: trigger::Call) -> Result<(), ErrorReport> {
-        cache::invalidate(trigger::fired(&call)?.relid().unwrap_or_report());
-        Ok(())
     }
 
     /// Refuses to change a tenant's keys and to remove tenants.

@@ -5,6 +5,8 @@
 
 mod contests;
 mod facts;
+mod fence;
+mod ground;
 mod sides;
 mod stand;
 mod statement;

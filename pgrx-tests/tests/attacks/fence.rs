@@ -12,11 +12,13 @@ stories![
     b08_reset_role_does_not_make_a_tenants_transaction_a_superusers,
     b12_e19_a_view_of_a_superuser_is_stopped,
     b14_e20_a_materialized_view_is_not_for_tenants,
+    b18_truncate_is_refused_where_its_trigger_is_gone,
     b19_a_planted_trigger_does_not_copy_rows,
     b20_reading_all_data_reaches_neither_partitions_nor_materialized_views,
     b24_large_objects_are_not_passed_between_tenants,
     b29_what_a_definer_trigger_copies_elsewhere_is_open,
     b30_decoding_reads_all_tenants,
+    b31_the_owner_cannot_publish_rows,
     c19_a_shared_sequence_tells_how_much_is_written,
     c20_a_sequence_cannot_be_read_with_the_right_to_use_it,
     c26_a_tenant_cannot_lock_the_others_out,
@@ -224,6 +226,27 @@ fn b14_e20_a_materialized_view_is_not_for_tenants(stage: &Stage) {
     admin.sees("SELECT item FROM second_hand ORDER BY id", &BOTH);
 }
 
+fn b18_truncate_is_refused_where_its_trigger_is_gone(stage: &Stage) {
+    stage.db.admin().run(&format!("GRANT TRUNCATE ON letters TO {}", stage.app));
+    stage.as_red().refused("42501", "TRUNCATE letters");
+    stage.db.admin().run(&format!("ALTER ROLE {} SET session_replication_role = replica", stage.app));
+    stage.as_red().refused("42501", "TRUNCATE letters");
+    stage.db.admin().run(&format!("ALTER ROLE {} RESET session_replication_role", stage.app));
+    for change in
+        ["ALTER TABLE letters DISABLE TRIGGER tenancy_truncate_guard", "DROP TRIGGER tenancy_truncate_guard ON letters"]
+    {
+        stage.db.admin().run(change);
+        let session = stage.as_red();
+        if stage.setting.has_fence() {
+            session.refused_inside("42501", "TRUNCATE letters");
+            session.refused_inside("42501", "TRUNCATE naive, letters");
+            session.sees_only_red();
+        } else {
+            session.run("TRUNCATE letters; ROLLBACK");
+        }
+    }
+}
+
 fn b19_a_planted_trigger_does_not_copy_rows(stage: &Stage) {
     stage.db.admin().run(&format!("GRANT TRIGGER ON letters TO {}", stage.app));
     let session = stage.login();
@@ -339,6 +362,27 @@ fn b30_decoding_reads_all_tenants(stage: &Stage) {
     session.run(&format!("SELECT pg_drop_replication_slot({slot})"));
     // The application is not such a role.
     stage.as_red().refused("42501", &format!("SELECT pg_create_logical_replication_slot({slot}, 'pgoutput')"));
+}
+
+fn b31_the_owner_cannot_publish_rows(stage: &Stage) {
+    let admin = stage.db.admin();
+    admin.run(&format!(
+        "GRANT CREATE ON DATABASE {database} TO {owner}; GRANT CREATE ON SCHEMA public TO {owner}",
+        database = stage.database(),
+        owner = stage.owner
+    ));
+    let owner = stage.db.login(&stage.owner);
+    owner.run("CREATE TABLE open_table (id int); CREATE PUBLICATION mine FOR TABLE open_table");
+    for publish in [
+        "CREATE PUBLICATION loot FOR TABLE letters",
+        "CREATE PUBLICATION loot FOR TABLE open_table, letters",
+        "ALTER PUBLICATION mine ADD TABLE letters",
+        "ALTER PUBLICATION mine SET TABLE letters",
+    ] {
+        assert!(owner.refused("42501", publish).hint().is_some());
+    }
+    owner.sees("SELECT tablename FROM pg_publication_tables", &["open_table"]);
+    admin.run("CREATE PUBLICATION everything FOR ALL TABLES");
 }
 
 fn c19_a_shared_sequence_tells_how_much_is_written(stage: &Stage) {

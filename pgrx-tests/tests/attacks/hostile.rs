@@ -5,6 +5,8 @@ use crate::stage::{Attacker, CANARY, MINE, Stage, stories};
 stories![
     the_planner_shows_no_common_values_before_the_fence_looks,
     a_second_parent_is_no_way_around_the_first,
+    code_inside_of_a_foreign_keys_query_sees_no_more_than_outside,
+    a_query_first_met_inside_of_a_foreign_keys_query_is_filtered_outside,
     a_subtransaction_does_not_make_the_fence_forget_an_explain,
     shared_functions_are_found_under_other_names,
     rules_and_instead_of_triggers_borrow_no_rights,
@@ -90,6 +92,93 @@ fn a_second_parent_is_no_way_around_the_first(stage: &Stage) {
     // By its own name it is red's.
     owner.begin_as("red");
     owner.sees_only_red();
+}
+
+fn code_inside_of_a_foreign_keys_query_sees_no_more_than_outside(stage: &Stage) {
+    stage.db.admin().run(&format!(
+        "CREATE TABLE boxes (id int PRIMARY KEY, tenant_id uuid NOT NULL);
+         CREATE TABLE things (id int, tenant_id uuid NOT NULL, box int REFERENCES boxes ON DELETE CASCADE);
+         CREATE TABLE counters (tenant_id uuid NOT NULL, things int);
+         ALTER TABLE boxes OWNER TO {owner}; ALTER TABLE things OWNER TO {owner}; ALTER TABLE counters OWNER TO {owner};
+         SELECT tenancy.protect_table('boxes'); SELECT tenancy.protect_table('things');
+         SELECT tenancy.protect_table('counters');
+         GRANT CREATE ON SCHEMA public TO {owner}",
+        owner = stage.owner
+    ));
+    for body in [
+        "FOR r IN SELECT item FROM letters LOOP RAISE NOTICE 'told: %', r.item; END LOOP;",
+        "EXECUTE 'CREATE TEMP TABLE loot ON COMMIT DROP AS SELECT item FROM letters'; SELECT * INTO r FROM loot OFFSET 1; RAISE NOTICE 'told: %', r.item;",
+        "BEGIN PERFORM 1 / 0; EXCEPTION WHEN OTHERS THEN NULL; END; SELECT string_agg(item, ',') AS item INTO r FROM letters; RAISE NOTICE 'told: %', r.item;",
+        "OPEN c FOR SELECT string_agg(item, ',') AS item FROM letters; FETCH c INTO r; RAISE NOTICE 'told: %', r.item;",
+    ] {
+        let owner = stage.db.login(&stage.owner);
+        owner.run(&format!(
+            "CREATE OR REPLACE FUNCTION tap() RETURNS trigger LANGUAGE plpgsql AS
+                 $$ DECLARE r record; c refcursor; BEGIN {body} RETURN OLD; END $$;
+             CREATE OR REPLACE TRIGGER tap BEFORE DELETE ON things FOR EACH ROW EXECUTE FUNCTION tap()"
+        ));
+        owner.begin_as("red");
+        owner.run("INSERT INTO boxes VALUES (71); INSERT INTO things (id, box) VALUES (71, 71)");
+        owner.run("SAVEPOINT s");
+        let outcome = owner.try_run("DELETE FROM boxes WHERE id = 71");
+        let leaks = owner.notices().iter().any(|told| told.message().contains(CANARY));
+        assert_eq!((outcome.is_err(), leaks), (stage.setting.has_fence(), !stage.setting.has_fence()), "{body}");
+        // Outside of the key's query it sees its tenant's rows; that is what a trigger is for.
+        owner.run("ROLLBACK TO s; DELETE FROM things");
+        let told = owner.notices();
+        let leaks = told.iter().any(|told| told.message().contains(CANARY));
+        assert!(!told.is_empty(), "{body}");
+        assert!(!leaks || !stage.setting.has_fence(), "{body}: {told:?}");
+    }
+    // A key's own work goes on, and what AFTER triggers do with it.
+    let owner = stage.db.login(&stage.owner);
+    owner.run(
+        "DROP TRIGGER tap ON things;
+         CREATE FUNCTION tally() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN UPDATE counters SET things = things - 1; RETURN NULL; END $$;
+         CREATE TRIGGER tally AFTER DELETE ON things FOR EACH ROW EXECUTE FUNCTION tally()",
+    );
+    owner.begin_as("red");
+    owner.run("INSERT INTO counters (things) VALUES (2); INSERT INTO boxes VALUES (72)");
+    owner.run("INSERT INTO things (id, box) VALUES (72, 72), (73, 72); DELETE FROM boxes WHERE id = 72");
+    owner.sees("SELECT things FROM counters", &["0"]);
+}
+
+/// PostgreSQL's plan cache keeps the tree that it made inside, where FORCE is lifted.
+fn a_query_first_met_inside_of_a_foreign_keys_query_is_filtered_outside(stage: &Stage) {
+    stage.db.admin().run(&format!(
+        "CREATE TABLE boxes (id int PRIMARY KEY, tenant_id uuid NOT NULL);
+         CREATE TABLE things (id int, tenant_id uuid NOT NULL, box int REFERENCES boxes ON DELETE CASCADE);
+         ALTER TABLE boxes OWNER TO {owner}; ALTER TABLE things OWNER TO {owner};
+         SELECT tenancy.protect_table('boxes'); SELECT tenancy.protect_table('things');
+         GRANT CREATE ON SCHEMA public TO {owner}",
+        owner = stage.owner
+    ));
+    let owner = stage.db.login(&stage.owner);
+    owner.run(
+        "CREATE VIEW over_letters AS SELECT item FROM letters;
+         CREATE FUNCTION read_all() RETURNS text LANGUAGE plpgsql AS
+             $$ BEGIN RETURN (SELECT string_agg(item, ',') FROM letters); END $$;
+         CREATE FUNCTION tap() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             EXECUTE 'PREPARE direct AS SELECT item FROM letters ORDER BY item DESC';
+             EXECUTE 'PREPARE through_view AS SELECT item FROM over_letters ORDER BY item DESC';
+             RETURN OLD; EXCEPTION WHEN OTHERS THEN RETURN OLD; END $$;
+         CREATE FUNCTION call() RETURNS trigger LANGUAGE plpgsql AS
+             $$ BEGIN PERFORM read_all(); RETURN OLD; EXCEPTION WHEN OTHERS THEN RETURN OLD; END $$;
+         CREATE TRIGGER tap BEFORE DELETE ON things FOR EACH ROW EXECUTE FUNCTION tap();
+         CREATE TRIGGER call BEFORE DELETE ON things FOR EACH ROW EXECUTE FUNCTION call()",
+    );
+    owner.begin_as("red");
+    owner.run("INSERT INTO boxes VALUES (71); INSERT INTO things (id, box) VALUES (71, 71); DELETE FROM boxes; COMMIT");
+    owner.begin_as("red");
+    for sql in ["SELECT read_all()", "EXECUTE direct", "EXECUTE through_view"] {
+        owner.run("SAVEPOINT s");
+        let seen = owner.try_rows(sql);
+        owner.run("ROLLBACK TO s");
+        let leaks = seen.as_ref().is_ok_and(|rows| rows.iter().any(|row| row.contains(CANARY)));
+        // Where the plan cache keeps it, only the fence knows.
+        assert!(!leaks || !stage.setting.has_fence(), "{sql}: {seen:?}");
+    }
 }
 
 fn a_subtransaction_does_not_make_the_fence_forget_an_explain(stage: &Stage) {

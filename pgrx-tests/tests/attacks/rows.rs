@@ -224,3 +224,9 @@ fn what_holds_nowhere_says_why() {
         }
     }
 }
+#[test]
+fn every_row_has_a_story() {
+    let told = told();
+    let missing: Vec<&str> = ROWS.iter().map(|row| row.0).filter(|id| !told.iter().any(|told| told == id)).collect();
+    assert_eq!(missing, [""; 0], "each row of THREATS.md has a story named after it");
+}

@@ -176,10 +176,10 @@ unsafe fn judge(statement: *mut pg_sys::Node) -> Result<(), TenancyError> {
                     permit(&Statement::Trigger { relation })?;
                 }
             }
-            T_DeclareCursorStmt => {
-                if (*statement.cast::<pg_sys::DeclareCursorStmt>()).options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 {
-                    permit(&Statement::HeldCursor)?;
-                }
+            T_DeclareCursorStmt
+                if (*statement.cast::<pg_sys::DeclareCursorStmt>()).options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 =>
+            {
+                permit(&Statement::HeldCursor)?;
             }
             T_CreateStmt => {
                 let create = statement.cast::<pg_sys::CreateStmt>();

@@ -5,6 +5,7 @@ use postgres::Client;
 use uuid::Uuid;
 
 use super::{
+    fence,
     sides::{self, Side},
     stand::{STOCK, Stand, TENANTS},
     statement::{Protocol, Sender, Template, Values},
@@ -43,7 +44,7 @@ pub struct Runner {
 }
 
 impl Runner {
-    fn new(mut client: Client, work: impl FnMut(&mut Client, u64) -> Result<()> + 'static) -> Result<Self> {
+    pub fn new(mut client: Client, work: impl FnMut(&mut Client, u64) -> Result<()> + 'static) -> Result<Self> {
         let pid = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
         Ok(Self { client, pid, work: Box::new(work), done: 0 })
     }
@@ -72,7 +73,7 @@ pub fn all() -> Vec<Contest> {
     let parted = Template("SELECT amount FROM parted WHERE id = {id}[ AND tenant_id = {tenant}]");
     let aggregate = Template("SELECT count(*), sum(amount) FROM orders[ WHERE tenant_id = {tenant}]");
     use Protocol::{Prepared, Simple};
-    vec![
+    let mut contests = vec![
         statement("point-prepared", Some(1.02), 300, point, Prepared, ""),
         statement("point-simple", Some(1.02), 200, point, Simple, ""),
         statement(
@@ -141,7 +142,9 @@ pub fn all() -> Vec<Contest> {
             Prepared,
             "",
         ),
-    ]
+    ];
+    contests.extend(fence::contests());
+    contests
 }
 
 fn statement(

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use postgres::Client;
 
 use super::{
-    on_cpu,
+    fence, on_cpu,
     sides::{self, Side},
     stand::{STOCK, Stand, TENANTS},
     statement::{Template, Values},
@@ -25,7 +25,7 @@ pub struct Fact {
 }
 
 pub fn all() -> Vec<Fact> {
-    vec![
+    let mut facts = vec![
         Fact { name: "estimate", what: "rows the planner expects of a tenant with 60 % of them", tell: estimate },
         Fact {
             name: "memory",
@@ -38,7 +38,9 @@ pub fn all() -> Vec<Fact> {
             tell: writers,
         },
         Fact { name: "token", what: "what set_tenant_signed costs more than set_tenant, per call", tell: tokens::tell },
-    ]
+    ];
+    facts.extend(fence::facts());
+    facts
 }
 
 fn estimate(stand: &Stand, _rounds: u64) -> Result<bool> {

@@ -1,6 +1,7 @@
 //! The place of a benchmark: a release build in a server tree of its own, a cluster with the data of every side.
 
 use std::{
+    cell::OnceCell,
     fs,
     path::{Path, PathBuf},
     process::Stdio,
@@ -10,10 +11,13 @@ use anyhow::{Context, Result, bail};
 use postgres::{Client, NoTls};
 use uuid::Uuid;
 
-use super::{Scale, valgrind::Counting};
+use super::{
+    Scale,
+    ground::Ground,
+    valgrind::{self, Counting},
+};
 use crate::{
-    cluster::{Cluster, SUPERUSER, Shutdown},
-    process::{self, Guarded},
+    cluster::{Cluster, SUPERUSER},
     progress::step,
     server::{Choice, Server},
     tasks::setup,
@@ -22,7 +26,7 @@ use crate::{
 };
 
 /// The login role of all sides; a superuser would pass by every policy.
-const APP: &str = "bench_app";
+pub const APP: &str = "bench_app";
 /// The database with all sides.
 const DATABASE: &str = "bench";
 /// A database without the extension: a session there never loads the library.
@@ -31,7 +35,7 @@ pub const STOCK: &str = "postgres";
 pub const TENANTS: usize = 10_000;
 
 /// A server as in production, but for what would measure the disk, or something that happens now and then.
-const SETTINGS: &[(&str, &str)] = &[
+pub const SETTINGS: &[(&str, &str)] = &[
     ("max_wal_size", "8GB"),
     ("wal_level", "minimal"),
     ("max_wal_senders", "0"),
@@ -46,6 +50,7 @@ const SETTINGS: &[(&str, &str)] = &[
 pub struct Stand {
     /// Runs instead of the cluster's own server while instructions are counted; ends before the cluster's files go.
     counting: Option<Counting>,
+    ground: OnceCell<Ground>,
     cluster: Cluster,
     pub scale: Scale,
     pub tenants: Vec<Uuid>,
@@ -61,7 +66,7 @@ impl Stand {
             let buffers = ("shared_buffers", scale.shared_buffers());
             Cluster::launch(&server, &[SETTINGS, &[buffers]].concat())
         })?;
-        let mut stand = Self { cluster, counting: None, scale, tenants: Vec::new() };
+        let mut stand = Self { cluster, counting: None, ground: OnceCell::new(), scale, tenants: Vec::new() };
         step(format_args!("filling it: {} orders a side", scale.rows()), || stand.fill())?;
         Ok(stand)
     }
@@ -83,30 +88,33 @@ impl Stand {
     }
 
     pub fn script(&self, file: &str, side: &str) -> Result<()> {
-        let path = workspace::root().join("pgrx-tests/bench").join(file);
-        let text = fs::read_to_string(&path).with_context(|| path.display().to_string())?;
-        self.psql(DATABASE, &text, side).with_context(|| path.display().to_string())
+        self.psql(DATABASE, &script_text(file)?, side).with_context(|| file.to_owned())
     }
 
     fn psql(&self, database: &str, text: &str, side: &str) -> Result<()> {
-        let mut psql = self.cluster.program("psql");
-        psql.env("PGDATABASE", database).args([
-            "--no-psqlrc",
-            "--quiet",
-            "--set=ON_ERROR_STOP=1",
-            &format!("--set=app={APP}"),
-            &format!("--set=tenants={TENANTS}"),
-            &format!("--set=active={}", self.scale.active()),
-            &format!("--set=rows={}", self.scale.rows()),
-            &format!("--set=others={}", self.scale.others()),
-            &format!("--set=side={side}"),
-        ]);
-        let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("cannot run psql")?;
-        std::io::Write::write_all(&mut child.stdin.take().context("stdin was asked for")?, text.as_bytes())?;
-        if !child.wait()?.success() {
-            bail!("psql failed");
+        let values = [
+            format!("--set=tenants={TENANTS}"),
+            format!("--set=active={}", self.scale.active()),
+            format!("--set=rows={}", self.scale.rows()),
+            format!("--set=others={}", self.scale.others()),
+            format!("--set=side={side}"),
+        ];
+        psql(&self.cluster, database, text, &values)
+    }
+
+    /// The servers with and without preload; made when first asked for.
+    pub fn ground(&self) -> Result<&Ground> {
+        let ground = match self.ground.get() {
+            Some(ground) => ground,
+            None => {
+                let made = Ground::build(self.cluster.server())?;
+                self.ground.get_or_init(|| made)
+            }
+        };
+        if let Some(counting) = &self.counting {
+            ground.count_instructions(&counting.folder)?;
         }
-        Ok(())
+        Ok(ground)
     }
 
     pub fn superuser(&self) -> Result<Client> {
@@ -119,10 +127,7 @@ impl Stand {
     }
 
     fn connect(&self, role: &str, database: &str) -> Result<Client> {
-        self.cluster
-            .config(role, database)
-            .connect(NoTls)
-            .with_context(|| format!("cannot connect to {database} as {role}"))
+        connect(&self.cluster, role, database)
     }
 
     /// Goes on with a server that runs under valgrind's callgrind.
@@ -130,33 +135,11 @@ impl Stand {
         if self.counting.is_some() {
             return Ok(());
         }
-        self.cluster.stop(Shutdown::Fast);
         let folder = workspace::state()?.join("callgrind");
         workspace::remove(&folder)?;
         workspace::folder_of_server_user(&folder)?;
-        let command = super::valgrind::server(&self.cluster, &folder)?;
-        let log = folder.join("log");
-        // Not QUIT: a shell's background child ignores it until the server is up, which takes its time here.
-        let guarded = Guarded::start(&command, "TERM", &log)?;
-        let counting = Counting { guarded, folder };
-        self.counting = Some(counting);
-        step("starting the server under valgrind", || {
-            process::wait_for(
-                "the server under valgrind to accept connections",
-                std::time::Duration::from_secs(300),
-                || {
-                    let counting = self.counting.as_mut().context("set above")?;
-                    if let Some(status) = counting.guarded.ended()? {
-                        bail!("it ended ({status}); see {}", log.display());
-                    }
-                    Ok(self.connect(SUPERUSER, STOCK).ok())
-                },
-            )
-        })?;
-        // The first session of a database writes the cache files that all others read.
-        for database in [DATABASE, STOCK] {
-            self.connect(APP, database)?.close()?;
-        }
+        let guarded = valgrind::take_over(&self.cluster, &folder, &[DATABASE, STOCK])?;
+        self.counting = Some(Counting { guarded, folder });
         Ok(())
     }
 
@@ -164,6 +147,30 @@ impl Stand {
     pub fn instructions(&self, pid: i32) -> Result<u64> {
         self.counting.as_ref().context("the server does not run under valgrind")?.instructions(pid)
     }
+}
+
+pub fn connect(cluster: &Cluster, role: &str, database: &str) -> Result<Client> {
+    let connected = cluster.config(role, database).connect(NoTls);
+    connected.with_context(|| format!("cannot connect to {database} as {role}"))
+}
+
+/// A file of `pgrx-tests/bench`.
+pub fn script_text(file: &str) -> Result<String> {
+    let path = workspace::root().join("pgrx-tests/bench").join(file);
+    fs::read_to_string(&path).with_context(|| path.display().to_string())
+}
+
+/// Runs `text` as superuser; `:app` is the login role's name.
+pub fn psql(cluster: &Cluster, database: &str, text: &str, values: &[String]) -> Result<()> {
+    let mut psql = cluster.program("psql");
+    psql.env("PGDATABASE", database).args(["--no-psqlrc", "--quiet", "--set=ON_ERROR_STOP=1"]);
+    psql.arg(format!("--set=app={APP}")).args(values);
+    let mut child = psql.stdin(Stdio::piped()).stdout(Stdio::null()).spawn().context("cannot run psql")?;
+    std::io::Write::write_all(&mut child.stdin.take().context("stdin was asked for")?, text.as_bytes())?;
+    if !child.wait()?.success() {
+        bail!("psql failed");
+    }
+    Ok(())
 }
 
 /// A copy of the server's tree with the release build: tests go on using the one they have.

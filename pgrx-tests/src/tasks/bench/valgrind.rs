@@ -7,22 +7,46 @@ use std::{
     time::Duration,
 };
 
-use anyhow::{Context, Result};
+use anyhow::{Context, Result, bail};
 
+use super::stand::{APP, STOCK, connect};
 use crate::{
-    cluster::Cluster,
+    cluster::{Cluster, SUPERUSER, Shutdown},
     packages,
     process::{self, Guarded, find_program},
+    progress::step,
 };
 
 /// A server under callgrind, and where its processes leave their figures.
 pub struct Counting {
+    #[expect(dead_code, reason = "kept until its drop ends the server")]
     pub guarded: Guarded,
     pub folder: PathBuf,
 }
 
+/// Stops `cluster`'s own server and goes on with one under callgrind. The databases are those that will be used.
+pub fn take_over(cluster: &Cluster, folder: &Path, databases: &[&str]) -> Result<Guarded> {
+    cluster.stop(Shutdown::Fast);
+    let (command, log) = (server(cluster, folder)?, folder.join("log"));
+    // Not QUIT: a shell's background child ignores it until the server is up, which takes its time here.
+    let mut guarded = Guarded::start(&command, "TERM", &log)?;
+    step("starting a server under valgrind", || {
+        process::wait_for("the server under valgrind to accept connections", Duration::from_secs(300), || {
+            if let Some(status) = guarded.ended()? {
+                bail!("it ended ({status}); see {}", log.display());
+            }
+            Ok(connect(cluster, SUPERUSER, STOCK).ok())
+        })
+    })?;
+    // The first session of a database writes the cache files that all others read.
+    for database in databases {
+        connect(cluster, APP, database)?.close()?;
+    }
+    Ok(guarded)
+}
+
 /// The command that starts `cluster`'s server so.
-pub fn server(cluster: &Cluster, folder: &Path) -> Result<Command> {
+fn server(cluster: &Cluster, folder: &Path) -> Result<Command> {
     if find_program("valgrind").is_none() {
         packages::ensure(&["valgrind"], "count instructions")?;
     }
