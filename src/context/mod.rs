@@ -27,7 +27,7 @@ pgrx::extension_sql_file!(
         tenancy::sign_tenant_token,
         tenancy::bind_role,
         tenancy::unbind_role,
-        crate::pg::watched::tenancy_internal::announce_change
+        watched::tenancy_internal::announce_change
     ]
 );
 

@@ -65,8 +65,10 @@ unsafe extern "C-unwind" fn hush(report: *mut pg_sys::ErrorData) {
                 drop_text(&mut (*report).detail_log);
             }
         }
-        // PostgreSQL's own errors quote what they are about: a text near a syntax error, a column of an unknown name.
-        let quotes = of_statement && (*report).elevel >= pg_sys::NOTICE as i32 && !is_ours((*report).filename);
+        let quotes = of_statement
+            && (*report).elevel >= pg_sys::NOTICE as i32
+            && !is_ours((*report).filename)
+            && may_quote((*report).sqlerrcode);
         if quotes || tells((*report).message) {
             let shown = said_before_the_statement((*report).message);
             let shown = CString::new(shown).expect("it was a C string");
@@ -79,6 +81,15 @@ unsafe extern "C-unwind" fn hush(report: *mut pg_sys::ErrorData) {
             next(report);
         }
     }
+}
+
+/// Whether an error of PostgreSQL may quote the statement: a text near a syntax error, a value of the wrong type. What is left
+/// has names of functions and of what is not permitted, and is what somebody without the privilege reads.
+fn may_quote(code: i32) -> bool {
+    use PgSqlErrorCode::*;
+    ![ERRCODE_INSUFFICIENT_PRIVILEGE, ERRCODE_UNDEFINED_FUNCTION, ERRCODE_IN_FAILED_SQL_TRANSACTION]
+        .iter()
+        .any(|known| *known as i32 == code)
 }
 
 /// Whether an error was raised in Rust.

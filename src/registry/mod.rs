@@ -22,7 +22,7 @@ pgrx::extension_sql_file!(
         tenancy::grant_admin,
         tenancy::revoke_admin,
         tenancy_internal::is_tenant_code,
-        crate::pg::watched::tenancy_internal::announce_change,
+        watched::tenancy_internal::announce_change,
         tenancy_internal::keep_tenants
     ]
 );
