@@ -38,6 +38,7 @@ const CROSS_CUTTING: &[&str] = &[
     "demo",
     "docs",
     "dump",
+    "folding",
     "harness",
     "history",
     "parallel",

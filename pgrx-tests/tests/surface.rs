@@ -49,7 +49,8 @@ fn no_table_of_ours_is_forgotten_by_a_dump() {
         SELECT c.oid::regclass FROM pg_class c
          WHERE c.relnamespace IN ('tenancy'::regnamespace, 'tenancy_internal'::regnamespace) AND c.relkind IN ('r', 'p', 'S')
            AND c.oid <> ALL (SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'pg_tenancy')";
-    Db::new().admin().sees(forgotten, &[]);
+    // Keys stay where they were added: a dump is read by more people than the server's superusers.
+    Db::new().admin().sees(forgotten, &["tenancy_internal.signing_keys"]);
 }
 
 #[test]
@@ -127,7 +128,7 @@ fn what_an_ordinary_role_set_before_the_library_came_does_not_count() {
         });
         let session = session.unwrap_or_else(|error| panic!("{error}"));
         session.run("SET app.current_tenant_id = 'red'");
-        session.refused("55000", "SELECT item FROM orders");
+        session.refused("42501", "SELECT item FROM orders");
     }
 }
 
