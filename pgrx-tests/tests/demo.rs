@@ -1,11 +1,11 @@
 //! The demo goes as it is told: every promised refusal comes, and no other.
 
-use pg_tenancy_tests::{Cluster, tasks::narrate, workspace};
+use pg_tenancy_tests::{Cluster, cluster::data, tasks::narrate, workspace};
 
 #[test]
 fn the_demo_goes_as_told() {
     // A server of its own: the scripts make roles and databases of plain names, as a reader would.
-    let cluster = Cluster::start(&[]);
+    let cluster = Cluster::start(&[data::PRELOADED]);
     cluster.superuser().run("CREATE DATABASE demo");
     let scripts = narrate::scripts(&workspace::root().join("pgrx-tests/examples")).expect("the demo has scripts");
     let mut surprises = Vec::new();

@@ -3,7 +3,7 @@
 
 use std::{collections::BTreeSet, fs, path::PathBuf};
 
-use pg_tenancy_tests::{Cluster, Db, quote_ident, tasks::narrate, workspace};
+use pg_tenancy_tests::{Cluster, Db, cluster::data, quote_ident, tasks::narrate, workspace};
 
 /// A page and its fenced blocks: `sql` to run, `text` to be printed.
 struct Page {
@@ -104,7 +104,7 @@ fn without_sqlstate(line: &str) -> String {
 fn each_page_runs_as_it_is_written() {
     // Servers of their own: the pages make roles of plain names, as a reader would.
     let plain = Cluster::start(&[]);
-    let fenced = Cluster::start(&[("shared_preload_libraries", "pg_tenancy")]);
+    let fenced = Cluster::start(&[data::PRELOADED]);
     let folder = workspace::target().join("pgrx-tests/docs");
     fs::create_dir_all(&folder).expect("target/ is ours");
     let mut untrue = Vec::new();

@@ -2,12 +2,12 @@
 
 use std::sync::OnceLock;
 
-use pg_tenancy_tests::{Cluster, Db, Role, Session, Shutdown};
+use pg_tenancy_tests::{Cluster, Db, Role, Session, Shutdown, cluster::data};
 
 /// A server with the library in shared_preload_libraries, for all stories of the run.
 fn fenced() -> Cluster {
     static FENCED: OnceLock<Cluster> = OnceLock::new();
-    FENCED.get_or_init(|| Cluster::start(&[("shared_preload_libraries", "pg_tenancy")])).clone()
+    FENCED.get_or_init(|| Cluster::start(&[data::PRELOADED])).clone()
 }
 
 /// Two tenants with an order each.

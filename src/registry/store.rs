@@ -221,7 +221,8 @@ fn admin_functions() -> Result<Vec<Deparsed>, TenancyError> {
               WHERE p.pronamespace = 'tenancy'::pg_catalog.regnamespace
                 AND p.prokind IN ('f', 'p')
                 AND p.proname NOT IN ('grant_admin', 'revoke_admin', 'exempt_role', 'unexempt_role', 'add_signing_key',
-                                      'retire_signing_key', 'sign_tenant_token', 'bind_role', 'unbind_role')
+                                      'retire_signing_key', 'sign_tenant_token', 'bind_role', 'unbind_role',
+                                      'plan_lock_down', 'lock_down_catalogs', 'unlock_catalogs')
                 AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(
                                     COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
                                  WHERE a.grantee = 0)

@@ -26,6 +26,9 @@ pub const FOR_TESTS: &[(&str, &str)] = &[
     ("log_line_prefix", "%m [%p] %q%u@%d "),
 ];
 
+/// The library is there before any connection, and with it the fence.
+pub const PRELOADED: (&str, &str) = ("shared_preload_libraries", "pg_tenancy");
+
 /// The folder of one server process: `data/`, `log`, `s/` for the socket. Removed when dropped.
 #[derive(Debug)]
 pub struct Folder {

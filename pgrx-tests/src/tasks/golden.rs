@@ -11,7 +11,7 @@ use anyhow::{Context, Result, bail};
 
 use super::counted::Counted;
 use crate::{
-    cluster::{Cluster, PORT, SUPERUSER},
+    cluster::{Cluster, PORT, SUPERUSER, data},
     process,
     progress::{paint, say},
     workspace,
@@ -68,7 +68,7 @@ impl Suite {
             let input = self.folder().join(self.input).join(format!("{file}.{}", self.ending));
             let needs_fence = fs::read_to_string(input)?.starts_with(NEEDS_FENCE);
             if needs_fence && fenced.is_none() {
-                fenced = Some(Cluster::launch(cluster.server(), &[("shared_preload_libraries", "pg_tenancy")])?);
+                fenced = Some(Cluster::launch(cluster.server(), &[data::PRELOADED])?);
             }
             let cluster = fenced.as_ref().filter(|_| needs_fence).unwrap_or(cluster);
             passed &= self.play(cluster, &program, file, accept)?;

@@ -1,6 +1,6 @@
 //! The object access hook: functions of the server through which tenants could meet, and TRUNCATE.
 
-use super::{catalogs, permit};
+use super::{catalogs, permissions, permit};
 use crate::error::TenancyError;
 use crate::model::fence::Statement;
 use crate::pg::guc::Backend;
@@ -42,6 +42,21 @@ unsafe extern "C-unwind" fn access(
     if what == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && is_watched {
         // SAFETY: the arguments of the hook.
         unsafe { execute(object) }
+    }
+    // New in 14; before, `statements` asks for the tables that the statement names.
+    #[cfg(not(feature = "pg13"))]
+    if what == pg_sys::ObjectAccessType::OAT_TRUNCATE {
+        // SAFETY: the arguments of the hook.
+        unsafe { truncate(object) }
+    }
+}
+
+/// Called for each table that goes with the statement: partitions and children, and with CASCADE those that refer to it.
+#[cfg(not(feature = "pg13"))]
+#[pg_guard]
+unsafe extern "C-unwind" fn truncate(relation: pg_sys::Oid) {
+    if let Err(refusal) = permissions::refuse_truncate(relation) {
+        report::raise(refusal)
     }
 }
 

@@ -151,6 +151,26 @@ fn check_entry(entry: &Entry) -> Result<Kept, TenancyError> {
     Ok(Kept::Rows)
 }
 
+/// Refuses TRUNCATE of a protected table, which row security has no say in, to whoever must not delete all of its rows.
+/// The trigger that refuses it where there is no fence can be dropped.
+pub fn refuse_truncate(relation: pg_sys::Oid) -> Result<(), TenancyError> {
+    if passes() || relation.to_u32() < pg_sys::FirstNormalObjectId {
+        return Ok(());
+    }
+    let Some(protected) = protected::find(relation)? else { return Ok(()) };
+    // An unprotected parent has no rows of its own that are hidden, and its parts are asked about one by one.
+    if !matches!(&*protected, Protected::Table(_)) {
+        return Ok(());
+    }
+    if role::is_bound(relation) {
+        let table = protected::qualified_name_of(relation)?;
+        return Err(TenancyError::TruncateBound { table, role: role::current_role() });
+    }
+    let check_as = pg_sys::InvalidOid;
+    let entry = Entry { relation, is_checked: true, with_children: false, writes: true, check_as };
+    admit(&entry, gap(&entry))
+}
+
 /// Row security never filters a materialized view; `tenancy.tenant_view` makes views that do.
 fn check_materialized_view(entry: &Entry) -> Result<(), TenancyError> {
     if protected::is_read_through_tenant_view(entry.relation, entry.check_as)? {

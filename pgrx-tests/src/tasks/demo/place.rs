@@ -51,7 +51,8 @@ impl Place {
     pub fn make(&self, server: &Server) -> Result<()> {
         workspace::remove(&self.data())?;
         data::initdb(server, &self.data())?;
-        data::write_settings(&self.data(), &self.sockets, data::FOR_TESTS)?;
+        let settings = [data::FOR_TESTS, &[data::PRELOADED]].concat();
+        data::write_settings(&self.data(), &self.sockets, &settings)?;
         let Some(pg_config) = server.pg_config.to_str() else { bail!("{} is no text", server.pg_config.display()) };
         fs::write(self.maker(), pg_config).with_context(|| format!("cannot write {}", self.maker().display()))
     }
