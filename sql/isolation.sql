@@ -105,7 +105,7 @@ SELECT jsonb_build_object(
     'triggers', COALESCE((
         SELECT jsonb_agg(jsonb_build_object(
                    'name', g.tgname,
-                   'is_guard', g.tgenabled <> 'D' AND g.tgfoid = 'tenancy_internal.refuse_truncate()'::regprocedure
+                   'is_guard', g.tgenabled IN ('A', 'O') AND g.tgfoid = 'tenancy_internal.refuse_truncate()'::regprocedure
                ) ORDER BY g.tgname)
           FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal), '[]'),
     'indexes', COALESCE((

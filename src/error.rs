@@ -128,7 +128,7 @@ pub enum TenancyError {
     NotProtected { table: QualifiedName },
     NotOwner { table: QualifiedName, role: String },
     ReservedName { table: QualifiedName, kind: &'static str, name: Ident },
-    TruncateBound { table: QualifiedName, role: String },
+    TruncateBound { table: String, role: String },
     UnknownSchema { schema: Ident },
     ArgumentConflict { message: &'static str, hint: &'static str },
     // guard

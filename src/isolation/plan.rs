@@ -554,7 +554,8 @@ pub mod tests {
                  USING ((tenant_id = tenancy.current_tenant_id())) \
                  WITH CHECK (((true)::tenancy_internal.open_rows OR (tenant_id IS NULL)))",
                 "CREATE TRIGGER tenancy_truncate_guard BEFORE TRUNCATE ON public.orders FOR EACH STATEMENT \
-                 EXECUTE FUNCTION tenancy_internal.refuse_truncate()",
+                 EXECUTE FUNCTION tenancy_internal.refuse_truncate(); \
+                 ALTER TABLE ONLY public.orders ENABLE ALWAYS TRIGGER tenancy_truncate_guard",
                 "ALTER TABLE public.orders ENABLE ROW LEVEL SECURITY",
                 "ALTER TABLE public.orders FORCE ROW LEVEL SECURITY",
             ]

@@ -333,7 +333,9 @@ impl Step {
             S::DropGuard { table } => Sql::text("DROP TRIGGER tenancy_truncate_guard ON ").name(table),
             S::AddGuard { table } => Sql::text("CREATE TRIGGER tenancy_truncate_guard BEFORE TRUNCATE ON ")
                 .name(table)
-                .then(" FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.refuse_truncate()"),
+                .then(" FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.refuse_truncate(); ALTER TABLE ONLY ")
+                .name(table)
+                .then(" ENABLE ALWAYS TRIGGER tenancy_truncate_guard"),
             S::EnableRowSecurity { table } => alter(table).then(" ENABLE ROW LEVEL SECURITY"),
             S::ForceRowSecurity { table } => alter(table).then(" FORCE ROW LEVEL SECURITY"),
             S::Note { .. } => return None,

@@ -674,7 +674,7 @@ fn everything_recorded() -> Result<Vec<Oid>, TenancyError> {
 /// Refuses to truncate where row security binds the current role.
 pub fn refuse_truncate(relation: Oid, table: QualifiedName) -> Result<(), TenancyError> {
     if role::is_bound(relation) {
-        return Err(TenancyError::TruncateBound { table, role: role::current_role() });
+        return Err(TenancyError::TruncateBound { table: table.to_string(), role: role::current_role() });
     }
     Ok(())
 }

@@ -459,6 +459,7 @@ fn c24_the_guard_against_truncation_is_not_switched_off(stage: &Stage) {
     for statement in [
         "ALTER TABLE letters DISABLE TRIGGER USER",
         "ALTER TABLE letters DISABLE TRIGGER tenancy_truncate_guard",
+        "ALTER TABLE letters ENABLE REPLICA TRIGGER tenancy_truncate_guard",
         "DROP TRIGGER tenancy_truncate_guard ON letters",
         "ALTER TRIGGER tenancy_truncate_guard ON letters RENAME TO other",
     ] {

@@ -163,8 +163,7 @@ pub fn refuse_truncate(relation: pg_sys::Oid) -> Result<(), TenancyError> {
         return Ok(());
     }
     if role::is_bound(relation) {
-        let table = protected::qualified_name_of(relation)?;
-        return Err(TenancyError::TruncateBound { table, role: role::current_role() });
+        return Err(TenancyError::TruncateBound { table: protected::name_of(relation), role: role::current_role() });
     }
     let check_as = pg_sys::InvalidOid;
     let entry = Entry { relation, is_checked: true, with_children: false, writes: true, check_as };

@@ -168,6 +168,8 @@ unsafe fn judge(statement: *mut pg_sys::Node) -> Result<(), TenancyError> {
                 EXPLAINING.set(Some(Explaining { analyzes, since }));
             }
             T_LockStmt => judge_lock(statement.cast())?,
+            #[cfg(feature = "pg13")]
+            T_TruncateStmt => judge_truncate(statement.cast())?,
             T_ListenStmt => permit(&Statement::Listen)?,
             T_NotifyStmt => permit(&Statement::Notify)?,
             T_CreateTrigStmt => {
@@ -219,10 +221,22 @@ unsafe fn judge_lock(lock: *mut pg_sys::LockStmt) -> Result<(), TenancyError> {
     Ok(())
 }
 
-/// The name of a protected table, or of a view or parent that leads to one, that the current role does not own.
-unsafe fn another_ones(variable: *mut pg_sys::RangeVar) -> Result<Option<String>, TenancyError> {
-    // SAFETY: a range variable of a parse tree; a relation that does not exist is left to the statement itself.
-    let relation = unsafe {
+/// What the object access hook does from 14 on, for the tables that the statement names; the others are left to their triggers.
+#[cfg(feature = "pg13")]
+unsafe fn judge_truncate(truncate: *mut pg_sys::TruncateStmt) -> Result<(), TenancyError> {
+    // SAFETY: a TRUNCATE statement holds a list of range variables.
+    unsafe {
+        for variable in pgrx::PgList::<pg_sys::RangeVar>::from_pg((*truncate).relations).iter_ptr() {
+            super::permissions::refuse_truncate(named(variable))?;
+        }
+    }
+    Ok(())
+}
+
+/// The relation that a range variable names, zero where there is none: that is left to the statement itself.
+unsafe fn named(variable: *mut pg_sys::RangeVar) -> pg_sys::Oid {
+    // SAFETY: a range variable of a parse tree.
+    unsafe {
         pg_sys::RangeVarGetRelidExtended(
             variable,
             pg_sys::NoLock as i32,
@@ -230,7 +244,13 @@ unsafe fn another_ones(variable: *mut pg_sys::RangeVar) -> Result<Option<String>
             None,
             std::ptr::null_mut(),
         )
-    };
+    }
+}
+
+/// The name of a protected table, or of a view or parent that leads to one, that the current role does not own.
+unsafe fn another_ones(variable: *mut pg_sys::RangeVar) -> Result<Option<String>, TenancyError> {
+    // SAFETY: the caller vouches for the range variable.
+    let relation = unsafe { named(variable) };
     let reaches_protected_table =
         protected::find(relation)?.is_some() || protected::is_view_of_protected_table(relation)?;
     let is_anothers = reaches_protected_table && !compat::owns(role::current(), relation);
