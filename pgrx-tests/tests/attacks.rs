@@ -1,21 +1,14 @@
-//! The attacks of THREATS.md on context and isolation, as real login roles against canary rows of another tenant.
+//! The attacks of THREATS.md, as real login roles against canary rows of another tenant.
 //!
-//! A test is named after its row. It asserts the SQLSTATE of the refusal, or that no foreign row came out; where the
-//! attack succeeds on row security written by hand, the test shows that first, so that it can fail.
+//! `rows.rs` is the table: what each row of THREATS.md is worth, and in which settings its attack fails. A file holds the
+//! stories of one kind of attack. Its `stories!` makes of each a test in every setting: no preload, preload, and preload
+//! with `tenancy.strictness = strict` (`stage.rs`). So `cargo xtask test --kind client b14` runs what is named after B14.
 //!
-//! Rows that Foundation leaves to others, and hence have no test here:
-//!
-//! | rows | why | who |
-//! |---|---|---|
-//! | A01 A02 without preload, before anything of ours ran in the connection | guc.c keeps no trace of the first value of a setting it does not know yet | `tenancy.set_tenant`, or session_preload_libraries |
-//! | A09 the other way round: a role takes off the pin that ALTER ROLE put on it (`ALTER ROLE self RESET ALL`) | guc.c asks no hook about RESET | ALTER DATABASE pins for good; Fence |
-//! | A29 A31 A32 A33 A41, D22 D27 | what the last client of a pooled connection left there: held cursors, temporary tables, sequences, LISTEN | DISCARD ALL now, Fence later |
-//! | B03 B04 B07 B08 | superuser and BYPASSRLS pass every policy; `verify_context()` and `grant_usage` say so | Fence |
-//! | B14 B19 B24 B29 B30 B31 | materialized views, planted triggers, large objects, decoding, publications | Fence |
-//! | C19 C20 C26 | sequences and locks that all tenants share | integrity |
-//! | D07-D11 D15-D20 D25 D26 | plans, statistics, activity, shared name spaces | Fence, documentation |
-//! | E01 E04 E05 E08 E09 E12 E17-E22 E25-E27 E30 E31 E34, E32 for writes | what an owner or superuser changes afterwards; `is_enforced` and the plan show it | Fence |
-//! | E28 | dump and restore | tests/dump.rs |
+//! A story's name begins with the rows that it is about, if any: `b14_e20_...`. It shows the attack succeed first, on row
+//! security as people write it by hand or where the guard is off, so that it can fail; then that it is refused, by SQLSTATE,
+//! or brings no foreign row; then that the legitimate use beside it works. Where a row does not hold in every setting the
+//! story asks `Stage::holds`, and elsewhere asserts the leak itself. `rows.rs` fails when a row has no story, when more than
+//! what is listed there leaks in strict mode, and when docs/security.md says something else.
 
 // A test's root module looks for its modules beside itself, where tests/context.rs is another test.
 #[path = "attacks/catalogs.rs"]

@@ -18,6 +18,7 @@ stories![
     e21_a_definer_function_of_a_role_that_is_not_bound_is_refused,
     e23_a_protected_table_goes_to_no_role_that_must_not_have_it,
     e26_a_foreign_table_with_a_tenant_column_is_told_of,
+    e30_a_table_without_the_tenant_column_is_open_to_whom_it_is_granted,
     e34_no_rule_leads_rows_elsewhere,
     b31_an_owner_publishes_no_protected_table,
     c24_the_guard_against_truncation_is_not_switched_off,
@@ -424,6 +425,23 @@ fn e26_a_foreign_table_with_a_tenant_column_is_told_of(stage: &Stage) {
     warned(&admin, "CREATE FOREIGN TABLE loop (id int, tenant_id uuid) SERVER files", "foreign table");
     silent(&admin, "CREATE FOREIGN TABLE other (id int) SERVER files");
     warned(&admin, "ALTER FOREIGN TABLE other ADD COLUMN tenant_id uuid", "foreign table");
+}
+
+fn e30_a_table_without_the_tenant_column_is_open_to_whom_it_is_granted(stage: &Stage) {
+    stage.db.admin().run("SELECT tenancy.protect_schema('public')");
+    let owner = owner(stage);
+    owner.run(
+        "ALTER DEFAULT PRIVILEGES IN SCHEMA public GRANT ALL ON TABLES TO PUBLIC;
+         CREATE TABLE notes (id int, item text); CREATE TABLE memos (id int, tenant_id uuid, item text)",
+    );
+    stage.db.admin().run("INSERT INTO notes SELECT id, item FROM letters");
+    stage.as_red().holds_or_sees(stage.holds("E30"), "SELECT item FROM notes ORDER BY id", &[MINE, CANARY]);
+    // With the column it is each tenant's own, whoever may read it.
+    fill(stage, "memos");
+    is_isolated(stage, "memos");
+    let nobody = stage.db.login(&stage.db.role("nobody", ""));
+    nobody.refused("55000", "SELECT item FROM memos");
+    nobody.refused("42501", "TRUNCATE memos");
 }
 
 fn e34_no_rule_leads_rows_elsewhere(stage: &Stage) {

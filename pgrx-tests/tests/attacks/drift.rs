@@ -1,5 +1,6 @@
-//! THREATS (e): what stays held while the schema moves; the rest of that section is Fence's (see attacks.rs).
+//! THREATS (e): what stays held while the schema moves; what owners and migrations do to it on purpose is in ddl.rs.
 
+use crate::legitimate::pipe;
 use crate::stage::{Attacker, CANARY, MINE, Stage, stories};
 
 stories![
@@ -11,6 +12,7 @@ stories![
     e14_a_dropped_tenant_column_leaves_nothing_to_see,
     e15_the_tenant_columns_type_is_held,
     e23_an_application_that_owns_the_table_is_bound_still,
+    e27_a_restore_without_its_last_section_opens_nothing,
     e29_a_moved_and_renamed_table_stays_protected,
     e32_a_policy_narrowed_to_one_role_opens_no_rows_to_the_others,
     e35_a_policy_for_sessions_without_a_tenant_shows_nothing_of_a_protected_table,
@@ -175,6 +177,26 @@ fn e23_an_application_that_owns_the_table_is_bound_still(stage: &Stage) {
     session.begin_as("red");
     session.sees_only_red();
     session.refused_inside("42501", "TRUNCATE letters");
+}
+
+fn e27_a_restore_without_its_last_section_opens_nothing(stage: &Stage) {
+    let copy = stage.db.cluster().bare_db();
+    let restore = |sections: &[&str]| pipe(stage.db.program("pg_dump").args(sections), &copy);
+    // Row security, policies and triggers come last.
+    restore(&["--section=pre-data", "--section=data"]);
+    let session = copy.login(&stage.app);
+    session.sees("SELECT item FROM naive ORDER BY id", &[MINE, CANARY]);
+    for begin in ["BEGIN", "BEGIN; SELECT tenancy.set_tenant('red')"] {
+        session.run(begin);
+        session.holds_or_sees(stage.holds("E27"), "SELECT item FROM letters ORDER BY id", &[MINE, CANARY]);
+        session.run("ROLLBACK");
+    }
+    copy.admin().sees("SELECT relation, is_enforced FROM tenancy.protected_tables", &["letters|f"]);
+    restore(&["--section=post-data"]);
+    copy.admin().sees("SELECT relation, is_enforced FROM tenancy.protected_tables", &["letters|t"]);
+    session.refused("55000", "SELECT item FROM letters");
+    session.begin_as("red");
+    session.sees_only_red();
 }
 
 fn e29_a_moved_and_renamed_table_stays_protected(stage: &Stage) {

@@ -11,7 +11,7 @@ stories![
     parallel_workers_read_for_a_tenant_and_for_maintenance,
     the_owner_migrates_his_table,
     a_superuser_maintains_without_a_tenant,
-    a_backup_is_complete_and_comes_back_protected,
+    e28_a_backup_is_complete_and_comes_back_protected,
     references_cascade_within_a_tenant,
     definer_functions_and_views_of_bound_owners_serve_a_tenant,
     a_definer_trigger_of_the_owner_keeps_a_journal,
@@ -155,7 +155,7 @@ fn a_superuser_maintains_without_a_tenant(stage: &Stage) {
 }
 
 /// What that command writes goes into psql on that database.
-fn pipe(dump: &mut Command, into: &Db) {
+pub fn pipe(dump: &mut Command, into: &Db) {
     let sql = process::output(dump).unwrap_or_else(|error| panic!("{error:#}"));
     let folder = std::env::temp_dir().join(format!("{}.sql", into.name()));
     std::fs::write(&folder, sql).expect("a temporary file");
@@ -166,7 +166,7 @@ fn pipe(dump: &mut Command, into: &Db) {
     restored.unwrap_or_else(|error| panic!("{error:#}"));
 }
 
-fn a_backup_is_complete_and_comes_back_protected(stage: &Stage) {
+fn e28_a_backup_is_complete_and_comes_back_protected(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run(&format!(
         "CREATE TABLE events (id int, tenant_id uuid NOT NULL, item text) PARTITION BY RANGE (id);
