@@ -38,7 +38,6 @@ COMMIT;
 -- The next tenant of a pooled connection does not see them.
 SELECT name FROM tenancy.prepared_statements UNION ALL SELECT name FROM tenancy.cursors;
 \dn tenancy
-\dt tenancy.tenants
 \df tenancy.set_tenant
 -- A role cannot unlock itself.
 SELECT tenancy.unlock_catalogs('regress_lock_app');
