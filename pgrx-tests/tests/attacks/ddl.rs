@@ -2,7 +2,7 @@
 //! keeps it there. Each attack is shown to work first, where `tenancy.ddl_guard` is off and no fence stands behind it.
 
 use crate::stage::{Attacker, CANARY, MINE, Stage, stories};
-use pg_tenancy_tests::{DbError, Role, Session};
+use pg_tenancy_tests::{DbError, Role, Session, quote_literal};
 
 stories![
     e01_a_table_whose_policy_was_forgotten_is_told_of_or_protected_at_once,
@@ -18,6 +18,7 @@ stories![
     e21_a_definer_function_of_a_role_that_is_not_bound_is_refused,
     e23_a_protected_table_goes_to_no_role_that_must_not_have_it,
     e26_a_foreign_table_with_a_tenant_column_is_told_of,
+    e26_a_foreign_table_back_to_the_table_shows_what_its_account_may_see,
     e30_a_table_without_the_tenant_column_is_open_to_whom_it_is_granted,
     e34_no_rule_leads_rows_elsewhere,
     b31_an_owner_publishes_no_protected_table,
@@ -425,6 +426,32 @@ fn e26_a_foreign_table_with_a_tenant_column_is_told_of(stage: &Stage) {
     warned(&admin, "CREATE FOREIGN TABLE loop (id int, tenant_id uuid) SERVER files", "foreign table");
     silent(&admin, "CREATE FOREIGN TABLE other (id int) SERVER files");
     warned(&admin, "ALTER FOREIGN TABLE other ADD COLUMN tenant_id uuid", "foreign table");
+}
+
+fn e26_a_foreign_table_back_to_the_table_shows_what_its_account_may_see(stage: &Stage) {
+    let cluster = stage.db.cluster();
+    if !cluster.server().pkglibdir.join("postgres_fdw.so").is_file() {
+        return; // the wheels' servers come without contrib modules
+    }
+    stage.db.admin().run(&format!(
+        "CREATE EXTENSION postgres_fdw;
+         CREATE SERVER loopback FOREIGN DATA WRAPPER postgres_fdw OPTIONS (host {}, port '{}', dbname {});
+         CREATE USER MAPPING FOR PUBLIC SERVER loopback OPTIONS (user {}, password_required 'false');
+         CREATE FOREIGN TABLE naive_loop (id int, item text) SERVER loopback OPTIONS (table_name 'naive');
+         CREATE FOREIGN TABLE loop (id int, item text) SERVER loopback OPTIONS (table_name 'letters');
+         ALTER TABLE naive OWNER TO {owner}; GRANT SELECT ON naive_loop, loop TO {app}",
+        quote_literal(&cluster.sockets().display().to_string()),
+        cluster.port(),
+        quote_literal(stage.db.name()),
+        quote_literal(stage.owner.name()),
+        owner = stage.owner,
+        app = stage.app
+    ));
+    for session in [stage.login(), stage.as_red()] {
+        session.sees("SELECT item FROM naive_loop ORDER BY id", &[MINE, CANARY]);
+        // The tenant does not go to the other end, where the owner is bound and has none.
+        session.refused("55000", "SELECT item FROM loop");
+    }
 }
 
 fn e30_a_table_without_the_tenant_column_is_open_to_whom_it_is_granted(stage: &Stage) {

@@ -19,6 +19,8 @@ pub enum Severity {
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 pub enum Held {
     Always,
+    /// In every setting, once this is switched on or called. Its story does so.
+    Chosen(&'static str),
     /// With the library in shared_preload_libraries.
     BehindFence,
     /// With `tenancy.strictness = strict` besides.
@@ -30,7 +32,7 @@ pub enum Held {
 impl Held {
     pub fn is_in(self, setting: Setting) -> bool {
         match self {
-            Always => true,
+            Always | Chosen(_) => true,
             BehindFence => setting.has_fence(),
             Strict => setting == Setting::Strict,
             Never(_) => false,
@@ -47,7 +49,11 @@ pub fn held(id: &str) -> Held {
     }
 }
 
-/// A24 and A25 hold where the tenant must be signed for (`tenancy.context_mode`), whatever is preloaded.
+const SIGNED: Held = Chosen("context_mode");
+const SCHEMA: Held = Chosen("protect_schema");
+const SCOPED: Held = Chosen("scope_unique");
+const LOCKED: Held = Chosen("lock_down_catalogs");
+
 #[rustfmt::skip]
 const ROWS: &[(&str, Severity, Held)] = &[
     ("A01", Critical, Always),
@@ -69,8 +75,8 @@ const ROWS: &[(&str, Severity, Held)] = &[
     ("A20", High, Always),
     ("A21", Critical, Always),
     ("A23", Critical, Always),
-    ("A24", Critical, Always),
-    ("A25", Critical, Always),
+    ("A24", Critical, SIGNED),
+    ("A25", Critical, SIGNED),
     ("A26", High, Always),
     ("A27", Critical, Always),
     ("A28", Critical, Always),
@@ -113,11 +119,11 @@ const ROWS: &[(&str, Severity, Held)] = &[
     ("C02", Medium, Always),
     ("C03", High, Always),
     ("C04", Medium, Always),
-    ("C05", Medium, Always),
-    ("C06", Medium, Always),
-    ("C07", Medium, Always),
-    ("C08", Low, Never("a key that clients choose collides across tenants unless it is led by the tenant (scope_unique) or a uuid")),
-    ("C09", Medium, Always),
+    ("C05", Medium, SCOPED),
+    ("C06", Medium, SCOPED),
+    ("C07", Medium, SCOPED),
+    ("C08", Low, SCOPED),
+    ("C09", Medium, SCOPED),
     ("C11", Medium, Always),
     ("C13", Critical, Always),
     ("C14", Critical, Always),
@@ -139,22 +145,22 @@ const ROWS: &[(&str, Severity, Held)] = &[
     ("D07", Medium, Strict),
     ("D08", High, Strict),
     ("D09", Low, Never("pg_class cannot be hidden")),
-    ("D10", Low, Always),
+    ("D10", Low, LOCKED),
     ("D11", Low, Strict),
     ("D12", High, Always),
     ("D14", Medium, Always),
-    ("D15", High, Always),
-    ("D16", Medium, Always),
+    ("D15", High, LOCKED),
+    ("D16", Medium, LOCKED),
     ("D17", High, Strict),
     ("D18", Low, Strict),
     ("D19", Low, Strict),
     ("D20", Low, Never("a row's place in the file depends on all rows")),
     ("D22", Medium, Strict),
     ("D24", Medium, Always),
-    ("D25", Low, Always),
+    ("D25", Low, LOCKED),
     ("D26", High, Strict),
     ("D27", Low, Strict),
-    ("E01", Critical, Always),
+    ("E01", Critical, SCHEMA),
     ("E02", Critical, Always),
     ("E03", Critical, Always),
     ("E04", Critical, Always),
@@ -167,7 +173,7 @@ const ROWS: &[(&str, Severity, Held)] = &[
     ("E12", Critical, BehindFence),
     ("E14", High, Always),
     ("E15", Medium, Always),
-    ("E17", Critical, Always),
+    ("E17", Critical, SCHEMA),
     ("E19", Critical, BehindFence),
     ("E20", Critical, BehindFence),
     ("E21", Critical, BehindFence),
@@ -224,9 +230,52 @@ fn what_holds_nowhere_says_why() {
         }
     }
 }
+
 #[test]
 fn every_row_has_a_story() {
     let told = told();
     let missing: Vec<&str> = ROWS.iter().map(|row| row.0).filter(|id| !told.iter().any(|told| told == id)).collect();
     assert_eq!(missing, [""; 0], "each row of THREATS.md has a story named after it");
+}
+
+/// The cells of a line of the guide's table, without the frame.
+fn cells(line: &str) -> Vec<&str> {
+    let inner = line.trim().strip_prefix('|').and_then(|line| line.strip_suffix('|'));
+    inner.map_or_else(Vec::new, |inner| inner.split('|').map(str::trim).collect())
+}
+
+#[test]
+fn the_guide_says_of_every_row_what_this_table_says() {
+    let path = pg_tenancy_tests::workspace::root().join("docs/security.md");
+    let page = std::fs::read_to_string(&path).expect("there is a page about security");
+    let section = |title: &str| {
+        let (_, rest) = page.split_once(&format!("## {title}\n")).unwrap_or_else(|| panic!("no section {title}"));
+        rest.split("\n## ").next().expect("a section has a text")
+    };
+    let table: Vec<Vec<&str>> =
+        section("Every known attack").lines().map(cells).filter(|cells| cells.len() == 5).collect();
+    let not_promised = section("What is not promised");
+    for (id, _, held) in ROWS {
+        let named: Vec<&Vec<&str>> = table.iter().filter(|cells| cells[4].split(' ').any(|word| word == *id)).collect();
+        assert_eq!(named.len(), 1, "{id} stands once in the table of {}", path.display());
+        let expected = [Setting::FirstUse, Setting::Shared, Setting::Strict].map(|setting| match held {
+            Chosen(what) => format!("with `{what}`"),
+            held if held.is_in(setting) => "yes".to_owned(),
+            _ => "no".to_owned(),
+        });
+        for (cell, expected) in named[0][1..4].iter().zip(&expected) {
+            assert!(cell.starts_with(expected.as_str()), "{id}: \"{cell}\" should say {expected}");
+        }
+        if matches!(held, Never(_)) {
+            assert!(not_promised.contains(id), "{id} is not promised");
+        }
+    }
+    let is_id = |word: &&str| word.len() == 3 && ids(&word.to_lowercase()).len() == 1;
+    let unknown: Vec<&str> = table
+        .iter()
+        .flat_map(|cells| cells[4].split(' '))
+        .filter(is_id)
+        .filter(|id| !ROWS.iter().any(|row| row.0 == *id))
+        .collect();
+    assert_eq!(unknown, [""; 0], "each id is a row of THREATS.md");
 }
