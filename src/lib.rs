@@ -12,6 +12,8 @@ mod registry;
 // F3: a tenant's own rows only, also past row security
 mod fence;
 mod isolation;
+// F4: what hangs on protected tables
+mod audit;
 
 pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../sql/bootstrap.sql", bootstrap);
@@ -30,6 +32,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::hush::install();
     pg::protected::watch();
     pg::locked_down::watch();
+    pg::audit::watch();
     pg::planner::install();
     if pg::session::is_shared_preload() {
         pg::violations::share();

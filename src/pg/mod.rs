@@ -1,5 +1,6 @@
 //! The seam to PostgreSQL: the only home of `unsafe`, `Spi`, `pg_sys` and version switches.
 
+pub mod audit;
 mod bindings;
 pub mod cache;
 mod compat;

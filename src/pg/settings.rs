@@ -58,6 +58,7 @@ static DDL_GUARD: GucSetting<DdlGuard> = GucSetting::<DdlGuard>::new(DdlGuard::E
 static EXPLAIN_GUARD: GucSetting<ExplainGuard> = GucSetting::<ExplainGuard>::new(ExplainGuard::Auto);
 static SESSION_HYGIENE: GucSetting<SessionHygiene> = GucSetting::<SessionHygiene>::new(SessionHygiene::Auto);
 static FENCE_SUPERUSERS: GucSetting<bool> = GucSetting::<bool>::new(true);
+static AUDIT_QUERIES: GucSetting<bool> = GucSetting::<bool>::new(false);
 static FOLD_TENANT: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Defines the settings; called once, from `_PG_init`, before `guc::define` reserves the prefix.
@@ -100,6 +101,14 @@ pub fn define() {
         c"Stops superusers in transactions that have a tenant. Needs shared_preload_libraries.",
         c"",
         &FENCE_SUPERUSERS,
+        GucContext::Suset,
+        flags,
+    );
+    GucRegistry::define_bool_guc(
+        c"tenancy.audit_queries",
+        c"Whether an entry of the audit log has the text of the statement, up to 4,000 bytes.",
+        c"",
+        &AUDIT_QUERIES,
         GucContext::Suset,
         flags,
     );
@@ -149,4 +158,9 @@ pub fn fence_superusers() -> bool {
 /// What `tenancy.fold_tenant` says.
 pub fn fold_tenant() -> bool {
     FOLD_TENANT.get()
+}
+
+/// What `tenancy.audit_queries` says.
+pub fn audit_queries() -> bool {
+    AUDIT_QUERIES.get()
 }

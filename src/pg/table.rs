@@ -8,6 +8,8 @@ use std::ffi::CStr;
 /// A row at hand; fields are found by name, so that an upgrade may add columns.
 pub struct Row<'a> {
     table: pg_sys::Oid,
+    /// The transaction that made it.
+    pub made_by: pg_sys::TransactionId,
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
 }
@@ -91,7 +93,8 @@ pub fn scan<T>(
                 break;
             }
             pg_sys::heap_deform_tuple(tuple, descriptor, values.as_mut_ptr(), nulls.as_mut_ptr());
-            match each(&Row { table, values: &values, nulls: &nulls }) {
+            let made_by = (*(*tuple).t_data).t_choice.t_heap.t_xmin;
+            match each(&Row { table, made_by, values: &values, nulls: &nulls }) {
                 Ok(row) => found.push(row),
                 Err(refusal) => {
                     failed = Some(refusal);
@@ -103,6 +106,31 @@ pub fn scan<T>(
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
     }
     failed.map_or(Ok(found), Err)
+}
+
+/// Adds a row to one of our own tables, whatever rights the current role has on it. Checks no constraint but unique indexes.
+///
+/// # Safety
+/// The values are those of the table's columns, in their order.
+pub unsafe fn insert(table: pg_sys::Oid, values: &mut [pg_sys::Datum], nulls: &mut [bool]) {
+    // SAFETY: the relation is open and locked while it is written to; the caller vouches for the values.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::RowExclusiveLock as i32);
+        let tuple = pg_sys::heap_form_tuple((*relation).rd_att, values.as_mut_ptr(), nulls.as_mut_ptr());
+        pg_sys::CatalogTupleInsert(relation, tuple);
+        pg_sys::heap_freetuple(tuple);
+        pg_sys::table_close(relation, pg_sys::NoLock as i32);
+    }
+}
+
+/// The next value of a sequence of ours.
+pub fn next_value(sequence: pg_sys::Oid) -> i64 {
+    unsafe extern "C-unwind" {
+        // Not in the bindings.
+        fn nextval_internal(sequence: pg_sys::Oid, check_permissions: bool) -> i64;
+    }
+    // SAFETY: the boundary turns an error into a panic, as for the functions of the bindings.
+    unsafe { pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| nextval_internal(sequence, false)) }
 }
 
 /// Catalogs and indexes that the bindings do not name; PostgreSQL never changes their oids (pg_inherits.h, pg_rewrite.h,

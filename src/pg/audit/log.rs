@@ -1,0 +1,222 @@
+//! Writes rows of the log into the partition of the present month, without SQL.
+//!
+//! The partitions are remembered until the relation cache hears of a change. One that is being made takes the lock that
+//! writing takes, so whoever has it asks again whether the partition is still the right one.
+
+use super::image::Run;
+use super::layout::{Layout, relations};
+use super::origin::Origin;
+use crate::error::TenancyError;
+use pgrx::pg_sys;
+use pgrx::prelude::*;
+use std::cell::{Cell, RefCell};
+use uuid::Uuid;
+
+/// Bytes of images that a row of the log has room for on its page, and texts of its origin with them.
+pub const PAGE: usize = 7_960;
+const COLUMNS: usize = 22;
+
+/// A row of the log, but for who did it and when.
+#[derive(Default)]
+pub struct Chunk<'a> {
+    pub action: u8,
+    pub layout: Option<i32>,
+    pub tenant: Option<Uuid>,
+    pub rows: i16,
+    pub key_hash: Option<i64>,
+    pub images: Option<&'a [u8]>,
+    pub event: Option<Event>,
+}
+
+/// An application's event: values of the types of the columns.
+pub struct Event {
+    pub name: pg_sys::Datum,
+    pub entity: Option<pg_sys::Datum>,
+    pub entity_id: Option<pg_sys::Datum>,
+    pub details: Option<pg_sys::Datum>,
+}
+
+impl<'a> Chunk<'a> {
+    /// What was done to rows.
+    pub fn of_rows(layout: &Layout, run: Run<'a>) -> Self {
+        Self {
+            action: run.action.letter(),
+            layout: Some(layout.id),
+            tenant: run.tenant,
+            rows: run.rows as i16,
+            key_hash: run.key_hash,
+            images: Some(run.images),
+            event: None,
+        }
+    }
+
+    /// That a table was emptied.
+    pub fn truncation(layout: &Layout) -> Self {
+        Self { action: b'T', layout: Some(layout.id), rows: 1, ..Self::default() }
+    }
+}
+
+/// Where the log is.
+struct Places {
+    table: pg_sys::Oid,
+    ids: pg_sys::Oid,
+    partitions: Vec<Partition>,
+    default: pg_sys::Oid,
+}
+
+/// A partition for a span of time.
+struct Partition {
+    oid: pg_sys::Oid,
+    from: pg_sys::TimestampTz,
+    to: pg_sys::TimestampTz,
+}
+
+thread_local! {
+    static PLACES: RefCell<Option<Places>> = RefCell::default();
+    /// Counts what was forgotten.
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
+}
+
+/// Watches for changes of the log's partitions; called once, from `_PG_init`.
+pub fn watch() {
+    // SAFETY: the callback is guarded, touches only this backend's memory and raises nothing.
+    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0)) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, relation: pg_sys::Oid) {
+    PLACES.with_borrow_mut(|places| {
+        let concerns = |places: &Places| {
+            relation == pg_sys::InvalidOid
+                || relation == places.table
+                || relation == places.default
+                || places.partitions.iter().any(|partition| partition.oid == relation)
+        };
+        if places.as_ref().is_some_and(concerns) {
+            *places = None;
+            CHANGES.set(CHANGES.get() + 1);
+        }
+    });
+}
+
+/// Writes one row of the log.
+pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<(), TenancyError> {
+    // SAFETY: the clock, and this backend's transaction and snapshot.
+    let (now, statement_at, transaction, command) = unsafe {
+        let command = if pg_sys::ActiveSnapshotSet() {
+            // When the statement began: what its triggers did lies after it, though they are done before it is.
+            (*pg_sys::GetActiveSnapshot()).curcid
+        } else {
+            pg_sys::GetCurrentCommandId(false)
+        };
+        let transaction = pg_sys::GetTopFullTransactionId().value;
+        (pg_sys::GetCurrentTimestamp(), pg_sys::GetCurrentStatementStartTimestamp(), transaction, command)
+    };
+    let (ids, partition) = locked(now)?;
+    let event = chunk.event.as_ref();
+    let columns: [Option<pg_sys::Datum>; COLUMNS] = [
+        crate::pg::table::next_value(ids).into_datum(),
+        now.into_datum(),
+        statement_at.into_datum(),
+        (transaction as i64).into_datum(),
+        chunk.key_hash.into_datum(),
+        chunk.tenant.and_then(|tenant| pgrx::Uuid::from_bytes(*tenant.as_bytes()).into_datum()),
+        chunk.layout.into_datum(),
+        (command as i32).into_datum(),
+        chunk.rows.into_datum(),
+        Some(pg_sys::Datum::from(chunk.action)),
+        event.and_then(|event| event.entity),
+        event.and_then(|event| event.entity_id),
+        event.map(|event| event.name),
+        origin.actor,
+        origin.session_role,
+        origin.current_role,
+        origin.client,
+        origin.user_agent,
+        origin.application_name,
+        origin.query,
+        chunk.images.into_datum(),
+        event.and_then(|event| event.details),
+    ];
+    let mut nulls = columns.map(|value| value.is_none());
+    let mut values = columns.map(|value| value.unwrap_or(pg_sys::Datum::null()));
+    // SAFETY: the columns of the log, in their order; the partitions have no others.
+    unsafe { crate::pg::table::insert(partition, &mut values, &mut nulls) };
+    Ok(())
+}
+
+/// The sequence of ids and the partition for this moment, locked for writing.
+fn locked(now: pg_sys::TimestampTz) -> Result<(pg_sys::Oid, pg_sys::Oid), TenancyError> {
+    const LOCK: i32 = pg_sys::RowExclusiveLock as i32;
+    loop {
+        let changes = CHANGES.get();
+        let found = PLACES.with_borrow(|places| places.as_ref().map(|places| (places.ids, places.at(now))));
+        let Some((ids, partition)) = found else {
+            let places = find()?;
+            PLACES.set(Some(places));
+            continue;
+        };
+        // SAFETY: taking the lock brings the news of what was changed under it.
+        unsafe {
+            pg_sys::LockRelationOid(partition, LOCK);
+            if changes == CHANGES.get() {
+                return Ok((ids, partition));
+            }
+            pg_sys::UnlockRelationOid(partition, LOCK);
+        }
+    }
+}
+
+impl Places {
+    fn at(&self, moment: pg_sys::TimestampTz) -> pg_sys::Oid {
+        let holds = |partition: &&Partition| (partition.from..partition.to).contains(&moment);
+        self.partitions.iter().find(holds).map_or(self.default, |partition| partition.oid)
+    }
+}
+
+fn find() -> Result<Places, TenancyError> {
+    let [table, ids] = relations([c"audit_chunks", c"audit_chunk_ids"])?;
+    let mut places = Places { table, ids, partitions: Vec::new(), default: pg_sys::InvalidOid };
+    // SAFETY: the relation is open and locked while its partitions are copied; a range of one timestamp has one bound per
+    // datum, and the partition before each bound stands at its place.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let partitions = pg_sys::RelationGetPartitionDesc(relation, true);
+        let bounds = (*partitions).boundinfo;
+        if !bounds.is_null() {
+            let oid = |at: i32| usize::try_from(at).map_or(pg_sys::InvalidOid, |at| *(*partitions).oids.add(at));
+            places.default = oid((*bounds).default_index);
+            for upper in 0..=(*bounds).ndatums {
+                let partition = oid(*(*bounds).indexes.add(upper as usize));
+                if partition != pg_sys::InvalidOid {
+                    let (from, to) = (bound(bounds, upper - 1), bound(bounds, upper));
+                    places.partitions.push(Partition { oid: partition, from, to });
+                }
+            }
+        }
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+    }
+    if places.default == pg_sys::InvalidOid {
+        return Err(TenancyError::NotInstalled);
+    }
+    Ok(places)
+}
+
+/// # Safety
+/// `bounds` are those of ranges of one timestamp.
+unsafe fn bound(bounds: pg_sys::PartitionBoundInfo, at: i32) -> pg_sys::TimestampTz {
+    // SAFETY: the caller's.
+    unsafe {
+        if at < 0 {
+            return i64::MIN;
+        }
+        if at >= (*bounds).ndatums {
+            return i64::MAX;
+        }
+        match **(*bounds).kind.add(at as usize) {
+            pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MINVALUE => i64::MIN,
+            pg_sys::PartitionRangeDatumKind::PARTITION_RANGE_DATUM_MAXVALUE => i64::MAX,
+            _ => (**(*bounds).datums.add(at as usize)).value() as i64,
+        }
+    }
+}

@@ -1,0 +1,79 @@
+//! Audit triggers: what a statement did to a table, written to the log without SQL.
+//!
+//! An AFTER trigger for each statement reads the rows from its transition tables, a trigger for each row (where
+//! replication applies them, or a table has inheritance children) the one it is called for. `image.rs` makes them bytes,
+//! one run per tenant; `log.rs` writes a run as one row of the log, as soon as it fills a page. So a row costs what its
+//! bytes cost, and no plan, no policy and no right of the current role has a say in what is written.
+
+mod image;
+pub mod layout;
+mod log;
+mod origin;
+
+use super::trigger;
+use crate::error::TenancyError;
+use image::{Buckets, Rows, Stop};
+use layout::Layout;
+use log::Chunk;
+use pgrx::pg_sys;
+
+/// Watches for changes of audited tables; called once, from `_PG_init`.
+pub fn watch() {
+    layout::watch();
+    log::watch();
+}
+
+/// Writes down what the trigger at hand was fired for.
+pub fn record(call: trigger::Call) -> Result<(), TenancyError> {
+    let data = fired(call)?;
+    // SAFETY: PostgreSQL passes an open relation.
+    let relation = unsafe { (*data).tg_relation };
+    let Some(layout) = layout::find(relation)? else { return Ok(()) };
+    // SAFETY: the trigger was fired for this event, by PostgreSQL.
+    unsafe {
+        if (*data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_TRUNCATE {
+            return log::write(&Chunk::truncation(&layout), &origin::of_statement());
+        }
+        write_rows(Rows::of_trigger(data, layout.width), &layout)
+    }
+}
+
+/// What PostgreSQL passes to a trigger; refuses a call by anybody else.
+fn fired(call: trigger::Call) -> Result<*const pg_sys::TriggerData, TenancyError> {
+    // SAFETY: a function's call information is valid while it runs; the node's tag tells whether the context is ours.
+    unsafe {
+        let context = (*call).context;
+        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
+            return Err(TenancyError::NotATriggerCall);
+        }
+        Ok(context.cast())
+    }
+}
+
+fn write_rows(mut rows: Rows, layout: &Layout) -> Result<(), TenancyError> {
+    let origin = origin::of_statement();
+    let mut buckets = Buckets::new(layout, log::PAGE - origin.bytes());
+    loop {
+        match image::encode(&mut rows, layout, &mut buckets) {
+            Stop::End => break,
+            Stop::Full(bucket) => {
+                log::write(&Chunk::of_rows(layout, buckets.full(bucket)), &origin)?;
+                buckets.shift(bucket);
+            }
+            Stop::Stranger(key) => {
+                if let Some(bucket) = buckets.without_room() {
+                    log::write(&Chunk::of_rows(layout, buckets.whole(bucket)), &origin)?;
+                }
+                let tenant = key.tenant(layout)?;
+                buckets.open(key, tenant);
+            }
+        }
+    }
+    for bucket in 0..buckets.len() {
+        if !buckets.is_empty(bucket) {
+            log::write(&Chunk::of_rows(layout, buckets.whole(bucket)), &origin)?;
+        }
+    }
+    rows.close();
+    Ok(())
+}

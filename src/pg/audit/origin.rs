@@ -1,0 +1,104 @@
+//! Who did it: what the log keeps of session and client.
+
+use crate::pg::settings;
+use pgrx::prelude::*;
+use pgrx::{direct_function_call, pg_sys};
+use std::cell::OnceCell;
+use std::ffi::{CStr, c_char};
+
+/// Who did it, as values of type `text` in the current memory context; None for what is not known. Roles by name: the log
+/// outlives them.
+pub struct Origin {
+    pub actor: Option<pg_sys::Datum>,
+    pub session_role: Option<pg_sys::Datum>,
+    /// None for the same.
+    pub current_role: Option<pg_sys::Datum>,
+    pub client: Option<pg_sys::Datum>,
+    pub user_agent: Option<pg_sys::Datum>,
+    pub application_name: Option<pg_sys::Datum>,
+    pub query: Option<pg_sys::Datum>,
+}
+
+thread_local! {
+    /// The address that the connection came from; it never changes.
+    static ADDRESS: OnceCell<Option<String>> = const { OnceCell::new() };
+}
+
+/// The longest statement that is kept.
+const MOST_QUERY_BYTES: usize = 4000;
+
+/// Who runs the statement at hand.
+pub fn of_statement() -> Origin {
+    // SAFETY: variables of the backend, and C strings of the server that are copied at once.
+    unsafe {
+        let (session, current) = (pg_sys::GetSessionUserId(), pg_sys::GetUserId());
+        let query = if settings::audit_queries() { pg_sys::debug_query_string } else { std::ptr::null() };
+        Origin {
+            actor: setting(c"app.current_user_id"),
+            session_role: text(pg_sys::GetUserNameFromId(session, true)),
+            current_role: if session == current { None } else { text(pg_sys::GetUserNameFromId(current, true)) },
+            client: setting(c"app.client_ip").or_else(address),
+            user_agent: setting(c"app.user_agent"),
+            application_name: text(pg_sys::application_name),
+            query: beginning(query),
+        }
+    }
+}
+
+impl Origin {
+    /// About how many bytes it takes in the log.
+    pub fn bytes(&self) -> usize {
+        let texts = [
+            self.actor,
+            self.session_role,
+            self.current_role,
+            self.client,
+            self.user_agent,
+            self.application_name,
+            self.query,
+        ];
+        // SAFETY: texts that `text` made.
+        texts.iter().flatten().map(|text| unsafe { pgrx::varsize_any(text.cast_mut_ptr()) }).sum()
+    }
+}
+
+/// A setting's value; None where it is not set, or empty.
+fn setting(name: &CStr) -> Option<pg_sys::Datum> {
+    // SAFETY: a missing setting gives NULL; the value is copied at once.
+    unsafe { text(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }
+}
+
+/// # Safety
+/// NULL or a C string.
+unsafe fn text(from: *const c_char) -> Option<pg_sys::Datum> {
+    // SAFETY: the caller's.
+    unsafe {
+        if from.is_null() || *from == 0 { None } else { Some(pg_sys::Datum::from(pg_sys::cstring_to_text(from))) }
+    }
+}
+
+/// # Safety
+/// NULL or a C string in the database's encoding.
+unsafe fn beginning(from: *const c_char) -> Option<pg_sys::Datum> {
+    if from.is_null() {
+        return None;
+    }
+    // SAFETY: the caller's; the length is clipped to whole characters.
+    unsafe {
+        let length = CStr::from_ptr(from).to_bytes().len().min(i32::MAX as usize) as i32;
+        let kept = pg_sys::pg_mbcliplen(from, length, MOST_QUERY_BYTES as i32);
+        Some(pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(from, kept)))
+    }
+}
+
+/// The address that the connection came from, None for a socket.
+fn address() -> Option<pg_sys::Datum> {
+    ADDRESS.with(|address| {
+        let address = address.get_or_init(|| {
+            // SAFETY: the function takes no arguments and gives NULL for a socket.
+            let inet = unsafe { direct_function_call::<pgrx::Inet>(pg_sys::inet_client_addr, &[]) };
+            inet.map(|inet| inet.0)
+        });
+        address.as_ref().and_then(|address| address.as_str().into_datum())
+    })
+}
