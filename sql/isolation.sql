@@ -46,9 +46,9 @@ CREATE TRIGGER announce_truncate AFTER TRUNCATE ON tenancy_internal.protected_ta
 ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_change;
 ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_truncate;
 
--- What src/model/table.rs holds of a relation.
+-- What src/model/table.rs holds of a relation. PL/pgSQL, with that setting, plans it once in a session.
 CREATE FUNCTION tenancy_internal.describe_table(target oid, asking oid) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$  -- which keeps its plan
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
 RETURN (
 WITH RECURSIVE base_types(column_type, base, is_domain) AS (
@@ -399,7 +399,7 @@ CREATE FUNCTION tenancy_internal.touched_families(touched oid[]) RETURNS TABLE (
     relation oid, kind "char", parents oid[], root oid, is_exempt boolean, owner text, owner_danger text,
     schema_column name, schema_access text, known_column name
 )
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
     RETURN QUERY
     WITH RECURSIVE up(relation) AS (

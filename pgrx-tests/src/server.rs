@@ -61,6 +61,11 @@ impl Server {
         }
     }
 
+    /// Whether a library that is not part of every installation is there, such as `btree_gist`.
+    pub fn has_library(&self, name: &str) -> bool {
+        self.pkglibdir.join(format!("{name}.so")).is_file()
+    }
+
     /// The installation that this pg_config describes, used where it is.
     pub fn at(pg_config: &Path) -> Result<Self> {
         let pg_config =

@@ -390,7 +390,7 @@ fn is_nowhere_in(text: &str, place: &str) {
 
 #[test]
 fn a_signing_key_is_in_no_log_no_statistics_and_no_dump() {
-    let statistics = Cluster::shared().server().pkglibdir.join("pg_stat_statements.so").is_file();
+    let statistics = Cluster::shared().server().has_library("pg_stat_statements");
     let libraries = if statistics { "pg_stat_statements, pg_tenancy" } else { "pg_tenancy" };
     let cluster = Cluster::start(&[
         ("shared_preload_libraries", libraries),

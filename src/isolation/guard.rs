@@ -11,7 +11,7 @@ use crate::model::policy::Access;
 use crate::model::{Ident, QualifiedName, Sql, Table};
 use crate::pg::event::{self, Kind, Statement};
 use crate::pg::settings::{self, DdlGuard};
-use crate::pg::{Oid, concern, role, spi};
+use crate::pg::{Oid, concern, protected, role, spi};
 
 /// sql_drop: takes what is gone off the record, and notes which protected tables lost a part for `guard_ddl`, which
 /// PostgreSQL calls at the end of the same statement. What was dropped can be learnt here only.
@@ -157,13 +157,13 @@ impl Judge {
         let is_protected = |kin: &&Kin| kin.root.is_some() && touched.contains(&Oid::from(kin.relation));
         for kin in kin.iter().filter(is_protected) {
             if let (true, Some(danger)) = (self.statement.changes_owner, &kin.owner_danger) {
-                let (table, owner) = (named(Oid::from(kin.relation))?, kin.owner.clone());
+                let (table, owner) = (protected::qualified_name_of(Oid::from(kin.relation))?, kin.owner.clone());
                 self.object_to(TenancyError::OwnerUnbound { table, owner, danger: danger.clone() })?;
             }
             let rules =
                 objects.iter().filter(|object| object.kind == "rule" && object.relation.to_u32() == kin.relation);
             for rule in rules.filter_map(|rule| rule.name.clone()) {
-                let table = named(Oid::from(kin.relation))?;
+                let table = protected::qualified_name_of(Oid::from(kin.relation))?;
                 self.object_to(TenancyError::RuleOnProtected { table, rule })?;
             }
         }
@@ -209,9 +209,9 @@ impl Judge {
             return Ok(());
         }
         if self.mode == DdlGuard::Warn {
-            let tables = if new.is_empty() { vec![named(root)?] } else { new };
+            let tables = if new.is_empty() { vec![protected::qualified_name_of(root)?] } else { new };
             for table in tables {
-                spi::warn(&TenancyError::MemberUnprotected { table, root: named(root)? });
+                spi::warn(&TenancyError::MemberUnprotected { table, root: protected::qualified_name_of(root)? });
             }
             return Ok(());
         }
@@ -220,7 +220,7 @@ impl Judge {
         growth.iter().try_for_each(store::execute_for_guard)?;
         spi::undisturbed(|| store::record(root, &facts, &request))?;
         for table in new {
-            spi::notice(&format!("table {table} is protected like {}", named(root)?));
+            spi::notice(&format!("table {table} is protected like {}", protected::qualified_name_of(root)?));
         }
         Ok(())
     }
@@ -261,7 +261,10 @@ impl Judge {
         let relation = Oid::from(kin.relation);
         if kin.kind == 'f' {
             if let Some(column) = kin.known_column.as_ref().filter(|column| brings(column)) {
-                spi::warn(&TenancyError::ForeignTableOpen { table: named(relation)?, column: column.clone() });
+                spi::warn(&TenancyError::ForeignTableOpen {
+                    table: protected::qualified_name_of(relation)?,
+                    column: column.clone(),
+                });
             }
             return Ok(());
         }
@@ -274,7 +277,10 @@ impl Judge {
         }
         match kin.known_column.as_ref().filter(|column| brings(column)) {
             Some(column) => {
-                spi::warn(&TenancyError::NewTableUnprotected { table: named(relation)?, column: column.clone() });
+                spi::warn(&TenancyError::NewTableUnprotected {
+                    table: protected::qualified_name_of(relation)?,
+                    column: column.clone(),
+                });
                 Ok(())
             }
             None => Ok(()),
@@ -302,10 +308,4 @@ impl Judge {
         }
         .map_or(Ok(()), |fault| self.object_to(fault))
     }
-}
-
-/// The name of a relation that exists.
-fn named(relation: Oid) -> Result<QualifiedName, TenancyError> {
-    let table = store::describe_one(relation, spi::Snapshot::Latest)?;
-    table.map(|table| table.name).ok_or(TenancyError::UnknownRelation { oid: relation.to_u32() })
 }

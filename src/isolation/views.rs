@@ -5,7 +5,7 @@ use super::store;
 use crate::error::TenancyError;
 use crate::model::table::Column;
 use crate::model::{Ident, QualifiedName, Sql, policy};
-use crate::pg::{Oid, role, spi};
+use crate::pg::{Oid, concern, role, spi};
 
 /// A view or materialized view that reads protected tables.
 struct Reader {
@@ -47,6 +47,9 @@ fn reader(relation: Oid) -> Result<Option<Reader>, TenancyError> {
 
 /// How a view or materialized view lets rows past row security, if it does.
 pub fn judge(relation: Oid, is_defined_anew: bool) -> Result<Option<TenancyError>, TenancyError> {
+    if !concern::is_view(relation) {
+        return Ok(None);
+    }
     let Some(reader) = reader(relation)? else { return Ok(None) };
     let (view, sources) = (reader.name, reader.sources);
     Ok(if reader.is_materialized {

@@ -30,6 +30,12 @@ pub fn has_to_do_with_protection(relation: pg_sys::Oid, brings_columns: bool) ->
     }
 }
 
+/// Whether it is a view or materialized view.
+pub fn is_view(relation: pg_sys::Oid) -> bool {
+    // SAFETY: a syscache lookup; a relation that is gone has kind 0.
+    matches!(unsafe { pg_sys::get_rel_relkind(relation) } as u8, b'v' | b'm')
+}
+
 /// Whether its schema or one of its columns says that a new table may be a tenants' table.
 fn may_have_tenants(relation: pg_sys::Oid) -> Result<bool, TenancyError> {
     Ok(is_in_protected_schema(relation)? || has_known_column(relation)?)

@@ -383,17 +383,22 @@ fn described(relation: pg_sys::Oid, column: &Ident) -> Result<Column, TenancyErr
 
 /// The name of a relation as messages show it.
 pub fn name_of(relation: pg_sys::Oid) -> String {
+    match qualified_name_of(relation) {
+        Ok(name) => name.to_string(),
+        Err(_) => format!("with OID {relation}"),
+    }
+}
+
+/// The name of a relation. 42704 when there is none.
+pub fn qualified_name_of(relation: pg_sys::Oid) -> Result<QualifiedName, TenancyError> {
     // SAFETY: syscache lookups that give NULL for a relation that is gone; names are copied at once.
     unsafe {
         let name = pg_sys::get_rel_name(relation);
         let schema = pg_sys::get_namespace_name(pg_sys::get_rel_namespace(relation));
         if name.is_null() || schema.is_null() {
-            return format!("with OID {relation}");
+            return Err(TenancyError::UnknownRelation { oid: relation.to_u32() });
         }
         let ident = |name| Ident::new(&CStr::from_ptr(name).to_string_lossy());
-        match (ident(schema), ident(name)) {
-            (Ok(schema), Ok(name)) => QualifiedName { schema, name }.to_string(),
-            _ => format!("with OID {relation}"),
-        }
+        Ok(QualifiedName { schema: ident(schema)?, name: ident(name)? })
     }
 }

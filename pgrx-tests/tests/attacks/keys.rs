@@ -19,6 +19,11 @@ stories![
     only_the_owner_scopes_a_key_and_force_does_not_stop_him,
 ];
 
+/// Servers from PyPI have no contrib modules, and without this one gist compares no integers.
+fn has_exclusion(stage: &Stage) -> bool {
+    stage.db.cluster().server().has_library("btree_gist")
+}
+
 /// `members` of both tenants: red's ann and bob, blue's eve. Every key ignores the tenant.
 fn members(stage: &Stage) {
     stage.db.admin().run(&format!(
@@ -61,6 +66,9 @@ fn tells(session: &Session, sql: &str, theirs: &str, nobodys: &str) -> bool {
 }
 
 fn c05_c06_c07_a_unique_value_of_another_tenant_is_free_and_tells_nothing(stage: &Stage) {
+    if !has_exclusion(stage) {
+        return;
+    }
     members(stage);
     let oracles = [
         "INSERT INTO members (id, email) VALUES (10, '$')",
@@ -92,6 +100,9 @@ fn c05_c06_c07_a_unique_value_of_another_tenant_is_free_and_tells_nothing(stage:
 }
 
 fn c08_a_primary_key_of_another_tenant_is_free(stage: &Stage) {
+    if !has_exclusion(stage) {
+        return;
+    }
     members(stage);
     let oracles = [
         "INSERT INTO members (id) VALUES ($)",
@@ -114,6 +125,9 @@ fn c08_a_primary_key_of_another_tenant_is_free(stage: &Stage) {
 }
 
 fn c09_an_exclusion_constraint_excludes_within_the_tenant(stage: &Stage) {
+    if !has_exclusion(stage) {
+        return;
+    }
     members(stage);
     let oracles = [
         "INSERT INTO members (id, seat, during) VALUES (10, $, '[2,3)')",
@@ -134,6 +148,9 @@ fn c09_an_exclusion_constraint_excludes_within_the_tenant(stage: &Stage) {
 }
 
 fn c11_a_violation_of_a_scoped_key_prints_no_value(stage: &Stage) {
+    if !has_exclusion(stage) {
+        return;
+    }
     members(stage);
     scope(stage, "members", &["members_pkey", "members_email_key", "members_seat_excl"]);
     let session = stage.as_red();
@@ -205,8 +222,9 @@ fn actions_of_foreign_keys_are_kept_and_leave_the_tenant_where_it_is(stage: &Sta
     folders_and_files(stage, "ON DELETE RESTRICT ON UPDATE RESTRICT DEFERRABLE INITIALLY DEFERRED");
     scope(stage, "folders", &["folders_pkey"]);
     let session = stage.as_red();
-    session.refused_inside("23503", "DELETE FROM folders WHERE id = 1");
-    session.refused_inside("23503", "UPDATE folders SET id = 3 WHERE id = 1");
+    let restricted = if stage.db.cluster().major() < 18 { "23503" } else { "23001" };
+    session.refused_inside(restricted, "DELETE FROM folders WHERE id = 1");
+    session.refused_inside(restricted, "UPDATE folders SET id = 3 WHERE id = 1");
     session.run("INSERT INTO files (id, folder) VALUES (11, 99); INSERT INTO folders (id) VALUES (99); COMMIT");
 }
 

@@ -37,7 +37,7 @@ impl Setting {
         };
         let start = || {
             // What remembers statements is there to be looked at, where the server has it.
-            let remembers = Cluster::shared().server().pkglibdir.join("pg_stat_statements.so").is_file();
+            let remembers = Cluster::shared().server().has_library("pg_stat_statements");
             let contrib = remembers.then_some("pg_stat_statements");
             let libraries: Vec<&str> = contrib.into_iter().chain(ours).collect();
             let libraries = libraries.join(",");

@@ -22,6 +22,20 @@ static COMMITTING: Backend<Option<Key>> = Backend::new(None);
 /// The subtransaction that found or made the connection clean for the tenant of the transaction.
 static CLEAN_SINCE: Backend<Option<pg_sys::SubTransactionId>> = Backend::new(None);
 
+/// SQL's PREPARE, or DECLARE ... WITH HOLD, has been met on this connection: asking for what is left costs two queries.
+static MAY_BE_LEFT: Backend<bool> = Backend::new(false);
+
+// In no header that pgrx binds.
+unsafe extern "C-unwind" {
+    fn Async_UnlistenAll();
+    fn ResetSequenceCaches();
+}
+
+/// Notes a statement whose effect outlives its transaction, whatever hygiene is in force now.
+pub fn note_lasting_statement() {
+    MAY_BE_LEFT.set(true);
+}
+
 /// Follows transactions; a rolled-back one leaves the connection as it was.
 pub fn note_transaction_event(event: pg_sys::XactEvent::Type) {
     use pg_sys::XactEvent::*;
@@ -73,16 +87,23 @@ pub fn note_subtransaction_abort(aborted: pg_sys::SubTransactionId) {
 }
 
 fn scrub() -> Result<(), TenancyError> {
-    for portal in
-        names("SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time < pg_catalog.now()")?
-    {
-        spi::run(&Sql::text("CLOSE ").ident(&portal), &[])?;
+    if MAY_BE_LEFT.get() {
+        for portal in
+            names("SELECT name FROM pg_catalog.pg_cursors WHERE is_holdable AND creation_time < pg_catalog.now()")?
+        {
+            spi::run(&Sql::text("CLOSE ").ident(&portal), &[])?;
+        }
+        for statement in names("SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql")? {
+            spi::run(&Sql::text("DEALLOCATE ").ident(&statement), &[])?;
+        }
     }
-    for statement in names("SELECT name FROM pg_catalog.pg_prepared_statements WHERE from_sql")? {
-        spi::run(&Sql::text("DEALLOCATE ").ident(&statement), &[])?;
+    // SAFETY: what UNLISTEN * and DISCARD SEQUENCES call, in a transaction; an error jumps to this boundary.
+    unsafe {
+        pg_sys::ffi::pg_guard_ffi_boundary(|| {
+            Async_UnlistenAll();
+            ResetSequenceCaches();
+        });
     }
-    spi::run(&Sql::text("UNLISTEN *"), &[])?;
-    spi::run(&Sql::text("DISCARD SEQUENCES"), &[])?;
     compat::forget_session_placeholders();
     // A temporary table that a query under way uses makes it an error, which ends the transaction.
     if has_temporary_relations()? { spi::run(&Sql::text("DISCARD TEMP"), &[]) } else { Ok(()) }

@@ -181,8 +181,10 @@ unsafe fn judge(statement: *mut pg_sys::Node) -> Result<(), TenancyError> {
             T_DeclareCursorStmt
                 if (*statement.cast::<pg_sys::DeclareCursorStmt>()).options & pg_sys::CURSOR_OPT_HOLD as i32 != 0 =>
             {
+                hygiene::note_lasting_statement();
                 permit(&Statement::HeldCursor)?;
             }
+            T_PrepareStmt => hygiene::note_lasting_statement(),
             T_CreateStmt => {
                 let create = statement.cast::<pg_sys::CreateStmt>();
                 judge_new_table((*create).relation, (*create).oncommit)?;
