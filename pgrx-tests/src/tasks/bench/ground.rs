@@ -9,7 +9,12 @@ use super::{
     stand::{APP, SETTINGS, STOCK, connect, psql, script_text},
     valgrind,
 };
-use crate::{cluster::Cluster, process::Guarded, progress::step, server::Server};
+use crate::{
+    cluster::{Cluster, SUPERUSER},
+    process::Guarded,
+    progress::step,
+    server::Server,
+};
 
 /// The database with a protected and an unprotected bank.
 pub const FENCE: &str = "fence";
@@ -43,6 +48,10 @@ impl Ground {
     pub fn connect(&self, preload: Preload, database: &str, strict: bool) -> Result<Client> {
         let role = if strict { format!("{APP}_strict") } else { APP.to_owned() };
         connect(&self.clusters[preload as usize], &role, database)
+    }
+
+    pub fn superuser(&self, preload: Preload, database: &str) -> Result<Client> {
+        connect(&self.clusters[preload as usize], SUPERUSER, database)
     }
 
     /// Goes on under valgrind, which leaves its figures in `folder`.
