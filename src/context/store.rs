@@ -1,6 +1,6 @@
 //! The context's statements, and the keys that a backend keeps.
 
-use super::key::{Algorithm, Key, Material};
+use super::key::{Algorithm, Key};
 use super::token::{self, Expected, Keyring, NewClaims, Seen};
 use crate::error::TenancyError;
 use crate::model::Sql;
@@ -79,15 +79,15 @@ fn active_keys() -> Result<Rc<Keyring>, TenancyError> {
             let is_retired = row.get::<TimestampWithTimeZone>(c"retired_at").is_some();
             let kid = watched::must::<String>(row, c"kid")?;
             let algorithm = watched::must::<String>(row, c"algorithm")?;
-            let material = Material { public: row.get(c"public_key"), private: row.get(c"secret_key") };
-            Ok((!is_retired).then_some((kid, algorithm, material)))
+            let (public, private) = (row.get::<Vec<u8>>(c"public_key"), row.get::<Vec<u8>>(c"secret_key"));
+            Ok((!is_retired).then_some((kid, algorithm, public, private)))
         })?;
         let rows = rows.ok_or(TenancyError::NotInstalled)?;
         // A change that arrived while the rows were read makes them doubtful.
         if changes == table.changes() {
-            let keys = rows.into_iter().flatten().map(|(kid, algorithm, material)| {
-                let algorithm = Algorithm::from_name(&algorithm);
-                match algorithm.and_then(|algorithm| Key::new(algorithm, &material).ok()) {
+            let keys = rows.into_iter().flatten().map(|(kid, algorithm, public, private)| {
+                let key = |algorithm| Key::new(algorithm, public.as_deref(), private.as_deref()).ok();
+                match Algorithm::from_name(&algorithm).and_then(key) {
                     Some(key) => Ok((kid, key)),
                     None => Err(TenancyError::Internal { what: format!("signing key \"{kid}\" is malformed") }),
                 }
@@ -110,13 +110,14 @@ pub fn add_signing_key(kid: &str, algorithm: &str, key: &str) -> Result<(), Tena
         given: algorithm.to_owned(),
         choices: &Algorithm::NAMES,
     })?;
-    let material = Material::read(known, key)?;
+    let key = Key::read(known, key)?;
+    let (public, private) = key.bytes();
     let added = spi::write(
         &Sql::text(
             "INSERT INTO tenancy_internal.signing_keys (kid, algorithm, public_key, secret_key)
              VALUES ($1, $2, $3, $4) ON CONFLICT (kid) DO NOTHING RETURNING true",
         ),
-        &[kid.into(), known.name().into(), material.public.into(), material.private.into()],
+        &[kid.into(), known.name().into(), public.into(), private.into()],
         |row| row.must::<bool>(1),
     )?;
     if added.is_empty() { Err(TenancyError::DuplicateSigningKey { kid: kid.to_owned() }) } else { Ok(()) }
@@ -174,7 +175,9 @@ pub fn sign_tenant_token(tenant: &str, wishes: Wishes<'_>) -> Result<String, Ten
 fn key_to_sign<'k>(keys: &'k Keyring, kid: Option<&str>) -> Result<(&'k String, &'k Key), TenancyError> {
     match kid {
         Some(kid) => keys.get_key_value(kid).ok_or_else(|| TenancyError::UnknownSigningKey { kid: kid.to_owned() }),
-        None => keys.iter().rev().find(|(_, key)| key.can_sign()).ok_or(TenancyError::NoKeyToSign { kid: None }),
+        None => {
+            keys.iter().rev().find(|(_, key)| key.to_sign().is_some()).ok_or(TenancyError::NoKeyToSign { kid: None })
+        }
     }
 }
 
