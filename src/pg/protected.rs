@@ -1,5 +1,6 @@
 //! The backend's memory of which relations are protected, so that no statement searches a catalog for it.
 
+use super::hooks::cascade;
 use super::table::{self, Equals};
 use super::{compat, spi};
 use crate::error::TenancyError;
@@ -8,9 +9,9 @@ use crate::model::table::Column;
 use crate::model::{Ident, KeyKind, QualifiedName};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
-use std::cell::{OnceCell, RefCell};
+use std::cell::{Cell, OnceCell, RefCell};
 use std::collections::HashMap;
-use std::ffi::{CStr, CString};
+use std::ffi::{CStr, CString, c_int};
 use std::hash::{BuildHasherDefault, Hasher};
 use std::rc::Rc;
 
@@ -37,6 +38,24 @@ pub struct Table {
     pub column: Option<Ident>,
     pub key: Option<KeyKind>,
     policies: OnceCell<Parsed>,
+    /// The role that row security was last found to filter here, and `ROLE_CHANGES` then.
+    filtered: Cell<Option<(pg_sys::Oid, u64)>>,
+}
+
+impl Table {
+    /// Whether row security filters what `role` does with `relation`, whose entry this is.
+    pub fn filters(&self, relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
+        let now = (role, ROLE_CHANGES.get());
+        // What lifts FORCE for a while is no change of the catalog.
+        if self.filtered.get() == Some(now) && !cascade::is_lifted() {
+            return true;
+        }
+        // SAFETY: reads the catalog; with noError it raises nothing.
+        let answer = unsafe { pg_sys::check_enable_rls(relation, role, true) };
+        let filters = answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32;
+        self.filtered.set(filters.then_some(now));
+        filters
+    }
 }
 
 /// Restrictive policies as trees, in memory of their own.
@@ -95,13 +114,25 @@ struct Record {
 thread_local! {
     static MEMORY: RefCell<Memory> = RefCell::default();
     /// Counts what was forgotten, so that an answer under way is not remembered when it may be out of date.
-    static CHANGES: std::cell::Cell<u64> = const { std::cell::Cell::new(0) };
+    static CHANGES: Cell<u64> = const { Cell::new(0) };
+    /// Counts changes of roles and of their memberships.
+    static ROLE_CHANGES: Cell<u64> = const { Cell::new(0) };
 }
 
 /// Watches for changes of relations and of the record; called once, from `_PG_init`.
 pub fn watch() {
-    // SAFETY: the callback is guarded, touches only this backend's memory and raises nothing.
-    unsafe { pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0)) };
+    // SAFETY: the callbacks are guarded, touch only this backend's memory and raise nothing.
+    unsafe {
+        pg_sys::CacheRegisterRelcacheCallback(Some(forget), pg_sys::Datum::from(0));
+        for cache in [pg_sys::SysCacheIdentifier::AUTHOID, pg_sys::SysCacheIdentifier::AUTHMEMROLEMEM] {
+            pg_sys::CacheRegisterSyscacheCallback(cache as c_int, Some(note_role_change), pg_sys::Datum::from(0));
+        }
+    }
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn note_role_change(_argument: pg_sys::Datum, _cache: c_int, _hash: u32) {
+    ROLE_CHANGES.set(ROLE_CHANGES.get() + 1);
 }
 
 #[pg_guard]
@@ -164,7 +195,7 @@ fn table_on_record(record: Record, relation: pg_sys::Oid, sought: pg_sys::Oid) -
         let access = row.get::<String>(c"access").as_deref().and_then(Access::from_name).ok_or_else(malformed)?;
         let column = row.get::<&CStr>(c"tenant_column").map(|name| Ident::new(&name.to_string_lossy())).transpose()?;
         let key = row.get::<String>(c"tenant_key").as_deref().and_then(KeyKind::from_column);
-        Ok(Table { relation, access, column, key, policies: OnceCell::new() })
+        Ok(Table { relation, access, column, key, policies: OnceCell::new(), filtered: Cell::new(None) })
     })?;
     if let Some(table) = rows.into_iter().next() {
         return Ok(Some(table));

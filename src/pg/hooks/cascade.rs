@@ -44,9 +44,10 @@ pub fn install() {
     }
 }
 
-fn is_lifted() -> bool {
+/// Whether FORCE is lifted, for a foreign key's query and what runs inside of it.
+pub fn is_lifted() -> bool {
     // SAFETY: reads a variable of the backend.
-    unsafe { pg_sys::InNoForceRLSOperation() }
+    unsafe { InNoForceRLSOperation() }
 }
 
 /// Whether the query about to be planned or run is a foreign key's own.
@@ -119,6 +120,8 @@ pub fn note_transaction_end(event: pg_sys::XactEvent::Type) {
 
 // The binding of the standard function is guarded, which would cost its errors their details (see statements.rs).
 unsafe extern "C-unwind" {
+    // Asked several times a query; it raises nothing, so a guard around it would only cost.
+    fn InNoForceRLSOperation() -> bool;
     #[cfg(not(feature = "pg18"))]
     fn standard_ExecutorRun(
         query: *mut pg_sys::QueryDesc,

@@ -101,7 +101,7 @@ unsafe extern "C-unwind" fn process_utility(
     let before = EXPLAINING.get();
     // SAFETY: utility.c passes a statement; the next hook and the standard function get its arguments as they are.
     unsafe {
-        inspect((*statement).utilityStmt);
+        inspect_work((*statement).utilityStmt);
         match NEXT.get() {
             Some(next) => next(statement, text, context, parameters, environment, destination, completion),
             None => standard_ProcessUtility(statement, text, context, parameters, environment, destination, completion),
@@ -124,7 +124,7 @@ unsafe extern "C-unwind" fn process_utility(
     let before = EXPLAINING.get();
     // SAFETY: utility.c passes a statement; the next hook and the standard function get its arguments as they are.
     unsafe {
-        inspect((*statement).utilityStmt);
+        inspect_work((*statement).utilityStmt);
         match NEXT.get() {
             Some(next) => next(statement, text, is_shared, context, parameters, environment, destination, completion),
             None => standard_ProcessUtility(
@@ -140,6 +140,17 @@ unsafe extern "C-unwind" fn process_utility(
         }
     }
     EXPLAINING.set(before);
+}
+
+/// Inspects all but what ends, begins or names the tenant of a transaction, which is not work of a tenant yet.
+unsafe fn inspect_work(statement: *mut pg_sys::Node) {
+    use pg_sys::NodeTag::{T_TransactionStmt, T_VariableSetStmt};
+    // SAFETY: a node's tag tells its type.
+    unsafe {
+        if !matches!((*statement).type_, T_TransactionStmt | T_VariableSetStmt) {
+            inspect(statement)
+        }
+    }
 }
 
 /// Refuses what is to be refused, and notes what is under way.
@@ -160,8 +171,6 @@ unsafe fn judge(statement: *mut pg_sys::Node) -> Result<(), TenancyError> {
     // SAFETY: a node's tag tells its type.
     unsafe {
         match (*statement).type_ {
-            // These end, begin or name the tenant of a transaction, which is not work of a tenant yet.
-            T_TransactionStmt | T_VariableSetStmt => return Ok(()),
             T_ExplainStmt => {
                 let analyzes = compat::has_option((*statement.cast::<pg_sys::ExplainStmt>()).options, c"analyze");
                 let since = pg_sys::GetCurrentSubTransactionId();
