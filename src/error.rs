@@ -3,6 +3,10 @@
 //! Pure: `pg::report` turns a refusal into PostgreSQL's error.
 #![forbid(unsafe_code)]
 
+mod audit;
+
+pub use audit::AuditError;
+
 use crate::model::fence::{Gap, Statement};
 use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
 use std::fmt;
@@ -177,8 +181,16 @@ pub enum TenancyError {
     KeyInUse { key: Ident, table: QualifiedName, dependent: String },
     ReferredKey { key: Ident, constraint: Ident, child: QualifiedName, reason: String, hint: String },
     KeyNotScoped { key: Ident, table: QualifiedName },
+    // audit
+    Audit(AuditError),
     // the seam
     Internal { what: String },
+}
+
+impl From<AuditError> for TenancyError {
+    fn from(refusal: AuditError) -> Self {
+        Self::Audit(refusal)
+    }
 }
 
 impl TenancyError {
@@ -719,6 +731,7 @@ impl TenancyError {
                     .hint("Only a key that tenancy.scope_unique has led by the tenant column can be put back.")
             }
 
+            E::Audit(refusal) => refusal.face(),
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
         }
@@ -758,7 +771,8 @@ impl TenancyError {
             | E::MatviewUnbound { .. }
             | E::TenantViewAltered { .. }
             | E::FunctionUnbound { .. }
-            | E::PublicationUnbound { .. } => Some(Violation::Ddl),
+            | E::PublicationUnbound { .. }
+            | E::Audit(AuditError::AuditLost { is_refused: true, .. }) => Some(Violation::Ddl),
             _ => None,
         }
     }

@@ -1,7 +1,6 @@
 //! Plain data and decisions that need no server: names, statements, tenants, tables.
 #![forbid(unsafe_code)]
 
-#[allow(dead_code)]
 pub mod audit;
 pub mod catalogs;
 pub mod context;

@@ -92,6 +92,8 @@ pub struct Statement {
     pub adds_key: bool,
     /// ALTER ... RENAME COLUMN.
     pub renames_column: bool,
+    /// Its old and new name.
+    pub renamed_column: Option<(String, String)>,
     /// CREATE [OR REPLACE] VIEW.
     pub defines_view: bool,
     /// A schema's old and new name.
@@ -176,8 +178,13 @@ unsafe fn renaming(tree: *const pg_sys::RenameStmt) -> Result<Statement, Tenancy
                 Statement { renamed_schema: Some(names), ..Statement::default() }
             }
             pg_sys::ObjectType::OBJECT_COLUMN => {
-                let name = CStr::from_ptr((*tree).newname).to_string_lossy().into_owned();
-                Statement { kind: Kind::AddsColumns(vec![name]), renames_column: true, ..Statement::default() }
+                let name = |text: *const c_char| CStr::from_ptr(text).to_string_lossy().into_owned();
+                Statement {
+                    kind: Kind::AddsColumns(vec![name((*tree).newname)]),
+                    renames_column: true,
+                    renamed_column: Some((name((*tree).subname), name((*tree).newname))),
+                    ..Statement::default()
+                }
             }
             _ => Statement { kind: Kind::BringsTables, ..Statement::default() },
         })

@@ -175,6 +175,14 @@ pub fn jsonb(value: Option<AnyElement>) -> DatumWithOid<'static> {
     }
 }
 
+/// The elements of a value of type `name[]`.
+pub fn names(value: AnyElement) -> Result<Vec<Option<String>>, TenancyError> {
+    let sql = Sql::text("SELECT pg_catalog.unnest($1)::pg_catalog.text");
+    // SAFETY: the SQL signature of every door that takes one says name[].
+    let value = unsafe { DatumWithOid::new(value.datum(), pg_sys::NAMEARRAYOID) };
+    read(&sql, &[value], |row| row.get(1))
+}
+
 /// Sends a NOTICE.
 pub fn notice(message: &str) {
     pgrx::notice!("{message}");

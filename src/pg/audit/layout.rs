@@ -196,6 +196,24 @@ fn look_up(oid: pg_sys::Oid, relation: pg_sys::Relation) -> Result<Option<Layout
     }))
 }
 
+/// The table that a relation is on record as audited with, itself or a parent; None for a relation that is not audited.
+pub fn audited_with(relation: pg_sys::Oid) -> Result<Option<pg_sys::Oid>, TenancyError> {
+    let (Some(record), Some(index)) =
+        (table::oid(SCHEMA, c"audited_tables"), table::oid(SCHEMA, c"audited_tables_pkey"))
+    else {
+        return Ok(None);
+    };
+    let mut lineage = vec![relation];
+    let mut found = None;
+    while let Some(relation) = lineage.pop() {
+        let key = [Equals::oid(c"relation", relation)];
+        // The topmost one counts: a table that became part of another is audited like that.
+        found = table::scan(record, index, &key, |row| must(row, c"root"))?.into_iter().next().or(found);
+        lineage.extend(protected::parents(relation)?);
+    }
+    Ok(found)
+}
+
 /// How a relation is audited: as it is on record, or as its parent is.
 fn config(relation: pg_sys::Oid) -> Result<Option<Config>, TenancyError> {
     let (Some(record), Some(index)) =
@@ -264,15 +282,22 @@ fn lost(relation: pg_sys::Oid, column: &Ident) -> TenancyError {
 }
 
 fn form(attribute: &pg_sys::FormData_pg_attribute) -> Form {
-    match (attribute.attbyval, attribute.attlen) {
-        (true, length) => Form::Direct(length as u8),
-        (false, length) if length > 0 => Form::Fixed(length as u16),
-        _ => Form::Sized,
+    Form::of(attribute.attbyval, attribute.attlen)
+}
+
+impl Form {
+    /// How values of a type are held.
+    pub fn of(by_value: bool, length: i16) -> Self {
+        match (by_value, length) {
+            (true, length) => Self::Direct(length as u8),
+            (false, length) if length > 0 => Self::Fixed(length as u16),
+            _ => Self::Sized,
+        }
     }
 }
 
 /// `to_jsonb` for values of a type. Lives as long as the backend; there are few types.
-fn conversion(base: pg_sys::Oid) -> *mut pg_sys::FmgrInfo {
+pub fn conversion(base: pg_sys::Oid) -> *mut pg_sys::FmgrInfo {
     // SAFETY: the memory outlives every use; the function learns its argument's type from the node.
     unsafe {
         let before = pg_sys::MemoryContextSwitchTo(pg_sys::CacheMemoryContext);

@@ -9,6 +9,7 @@ mod image;
 pub mod layout;
 mod log;
 mod origin;
+pub mod read;
 
 use super::trigger;
 use crate::error::TenancyError;

@@ -1,0 +1,366 @@
+//! What auditing a table takes: facts in, steps out.
+
+use crate::error::{AuditError, TenancyError};
+use crate::model::audit::Images;
+use crate::model::{Ident, QualifiedName, Sql};
+use serde::Deserialize;
+
+/// A table, partition or child, as `tenancy_internal.describe_audit` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Member {
+    pub oid: u32,
+    pub name: QualifiedName,
+    /// `pg_class.relkind`.
+    pub kind: char,
+    pub is_temporary: bool,
+    pub is_system: bool,
+    pub partition_of: Option<QualifiedName>,
+    /// It is an inheritance child, or has one.
+    pub inherits: bool,
+    pub is_owned: bool,
+    pub columns: Vec<Column>,
+    pub triggers: Vec<Found>,
+    /// The table it is on record as audited with.
+    pub root: Option<u32>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Column {
+    pub name: String,
+    pub is_key: bool,
+    pub is_generated: bool,
+}
+
+/// A trigger that has a name of ours.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Found {
+    pub name: Ident,
+    /// `pg_trigger.tgtype`.
+    pub kind: i16,
+    /// `pg_trigger.tgenabled`.
+    pub enabled: char,
+    pub old_rows: Option<String>,
+    pub new_rows: Option<String>,
+    /// It calls our function, for every row and column.
+    pub is_ours: bool,
+}
+
+/// A trigger of the audit.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Trigger {
+    Insert,
+    Update,
+    Delete,
+    Truncate,
+    /// For each row, where replication applies changes, which fires no trigger for a statement.
+    Replica,
+    /// For each row, in a table with inheritance children: a statement that names the parent tells nothing of a child's
+    /// own columns, and fires no trigger for a statement of the child.
+    Row,
+}
+
+/// What `audit_table` was asked for.
+#[derive(Clone, Debug)]
+pub struct Request {
+    pub ignored: Vec<String>,
+    pub redacted: Vec<String>,
+    pub images: Images,
+    pub skips_unchanged: bool,
+    pub tenant_column: Option<Ident>,
+    pub allows_unscoped: bool,
+}
+
+/// How a table is protected.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Protection {
+    None,
+    By(Ident),
+    /// A reference table, whose rows are everybody's.
+    WithoutColumn,
+}
+
+/// A step towards an audited table, or back.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub enum Step {
+    DropTrigger { table: QualifiedName, trigger: Ident },
+    AddTrigger { table: QualifiedName, trigger: Trigger },
+    EnableTrigger { table: QualifiedName, trigger: Trigger },
+}
+
+const FOR_STATEMENTS: [Trigger; 5] =
+    [Trigger::Insert, Trigger::Update, Trigger::Delete, Trigger::Truncate, Trigger::Replica];
+const FOR_ROWS: [Trigger; 2] = [Trigger::Row, Trigger::Truncate];
+const ALL: [Trigger; 6] =
+    [Trigger::Insert, Trigger::Update, Trigger::Delete, Trigger::Truncate, Trigger::Replica, Trigger::Row];
+
+const OLD_ROWS: &str = "tenancy_old";
+const NEW_ROWS: &str = "tenancy_new";
+
+impl Trigger {
+    /// Its name, without what all of them begin with.
+    fn event(self) -> &'static str {
+        match self {
+            Self::Insert => "insert",
+            Self::Update => "update",
+            Self::Delete => "delete",
+            Self::Truncate => "truncate",
+            Self::Replica => "replica",
+            Self::Row => "row",
+        }
+    }
+
+    /// Its name.
+    pub fn name(self) -> Ident {
+        Ident::new(&format!("tenancy_audit_{}", self.event())).expect("our names are names")
+    }
+
+    /// `tgtype`: 1 for each row, 4 INSERT, 8 DELETE, 16 UPDATE, 32 TRUNCATE.
+    fn kind(self) -> i16 {
+        match self {
+            Self::Insert => 4,
+            Self::Update => 16,
+            Self::Delete => 8,
+            Self::Truncate => 32,
+            Self::Replica | Self::Row => 29,
+        }
+    }
+
+    /// `tgenabled`: Origin, Replica, Always.
+    fn enabled(self) -> char {
+        match self {
+            Self::Replica => 'R',
+            Self::Row => 'A',
+            _ => 'O',
+        }
+    }
+
+    fn old_rows(self) -> Option<&'static str> {
+        matches!(self, Self::Update | Self::Delete).then_some(OLD_ROWS)
+    }
+
+    fn new_rows(self) -> Option<&'static str> {
+        matches!(self, Self::Insert | Self::Update).then_some(NEW_ROWS)
+    }
+
+    fn is_as_made(self, found: &Found) -> bool {
+        found.is_ours
+            && found.kind == self.kind()
+            && found.old_rows.as_deref() == self.old_rows()
+            && found.new_rows.as_deref() == self.new_rows()
+    }
+
+    fn create(self, table: &QualifiedName) -> Sql {
+        let events = match self {
+            Self::Insert => " AFTER INSERT ON ",
+            Self::Update => " AFTER UPDATE ON ",
+            Self::Delete => " AFTER DELETE ON ",
+            Self::Truncate => " AFTER TRUNCATE ON ",
+            Self::Replica | Self::Row => " AFTER INSERT OR UPDATE OR DELETE ON ",
+        };
+        let mut sql = Sql::text("CREATE TRIGGER ").ident(&self.name()).then(events).name(table);
+        if self.old_rows().is_some() || self.new_rows().is_some() {
+            sql = sql.then(" REFERENCING");
+        }
+        if self.old_rows().is_some() {
+            sql = sql.then(" OLD TABLE AS tenancy_old");
+        }
+        if self.new_rows().is_some() {
+            sql = sql.then(" NEW TABLE AS tenancy_new");
+        }
+        let each = if self.kind() & 1 == 1 { " FOR EACH ROW" } else { " FOR EACH STATEMENT" };
+        sql.then(each).then(" EXECUTE FUNCTION tenancy_internal.audit_rows()")
+    }
+}
+
+/// The steps from a family as it stands to an audited one; empty when nothing is to do.
+pub fn audit(family: &[Member]) -> Result<Vec<Step>, TenancyError> {
+    let mut steps = Vec::new();
+    let for_rows = family.iter().any(|member| member.inherits);
+    for member in family {
+        let wanted = if for_rows { &FOR_ROWS[..] } else { &FOR_STATEMENTS };
+        let table = || member.name.clone();
+        for trigger in ALL {
+            let name = trigger.name();
+            let found = member.triggers.iter().find(|found| found.name == name);
+            let is_wanted = wanted.contains(&trigger);
+            match found {
+                Some(found) if !found.is_ours => {
+                    return Err(AuditError::ReservedTrigger { table: table(), trigger: name }.into());
+                }
+                Some(found) if is_wanted && trigger.is_as_made(found) => {
+                    if found.enabled != trigger.enabled() {
+                        steps.push(Step::EnableTrigger { table: table(), trigger });
+                    }
+                }
+                found => {
+                    if found.is_some() {
+                        steps.push(Step::DropTrigger { table: table(), trigger: name });
+                    }
+                    // A partition has its parent's triggers for rows.
+                    let is_inherited = trigger == Trigger::Replica && member.partition_of.is_some() && found.is_none();
+                    let parent_has =
+                        is_inherited && family.iter().any(|parent| Some(&parent.name) == member.partition_of.as_ref());
+                    if is_wanted && !parent_has {
+                        steps.push(Step::AddTrigger { table: table(), trigger });
+                        if trigger.enabled() != 'O' {
+                            steps.push(Step::EnableTrigger { table: table(), trigger });
+                        }
+                    }
+                }
+            }
+        }
+    }
+    Ok(steps)
+}
+
+/// The steps that take the triggers off again.
+pub fn unaudit(family: &[Member]) -> Vec<Step> {
+    let mut steps = Vec::new();
+    for member in family {
+        let parent = family.iter().find(|parent| Some(&parent.name) == member.partition_of.as_ref());
+        for found in member.triggers.iter().filter(|found| found.is_ours) {
+            let goes_with_parent = found.kind & 1 == 1 && parent.is_some();
+            if !goes_with_parent {
+                steps.push(Step::DropTrigger { table: member.name.clone(), trigger: found.name.clone() });
+            }
+        }
+    }
+    steps
+}
+
+/// Refuses what cannot be audited, and arguments that do not fit.
+pub fn check(family: &[Member], request: &Request, protection: &Protection) -> Result<(), TenancyError> {
+    let Some(root) = family.first() else { return Ok(()) };
+    refuse_unfit(root)?;
+    if let Some(member) = family.iter().find(|member| member.kind == 'f') {
+        return Err(AuditError::ForeignMember { table: root.name.clone(), member: member.name.clone() }.into());
+    }
+    let table = || root.name.clone();
+    match (protection, &request.tenant_column) {
+        (Protection::None, Some(column)) => {
+            return Err(AuditError::UnprotectedColumn { table: table(), column: column.clone() }.into());
+        }
+        (Protection::None, None) if !request.allows_unscoped => {
+            return Err(AuditError::Unscoped { table: table() }.into());
+        }
+        (Protection::By(column), Some(given)) if given != column => {
+            let (given, column) = (given.clone(), Some(column.clone()));
+            return Err(AuditError::OtherTenantColumn { table: table(), given, column }.into());
+        }
+        (Protection::WithoutColumn, Some(given)) => {
+            let given = given.clone();
+            return Err(AuditError::OtherTenantColumn { table: table(), given, column: None }.into());
+        }
+        _ => {}
+    }
+    for (argument, names) in [("ignore_columns", &request.ignored), ("redact_columns", &request.redacted)] {
+        for name in names {
+            let column = name.clone();
+            match root.columns.iter().find(|column| column.name == *name) {
+                None => return Err(AuditError::UnknownColumn { table: table(), column, argument }.into()),
+                Some(found) if found.is_key => {
+                    return Err(AuditError::KeyColumn { table: table(), column, argument }.into());
+                }
+                Some(_) => {}
+            }
+        }
+    }
+    match request.ignored.iter().find(|name| request.redacted.contains(name)) {
+        Some(column) => Err(AuditError::BothIgnoredAndRedacted { column: column.clone() }.into()),
+        None => Ok(()),
+    }
+}
+
+/// Refuses what is no table that can be audited for itself.
+pub fn refuse_unfit(root: &Member) -> Result<(), TenancyError> {
+    let relation = root.name.clone();
+    let kind = match root.kind {
+        'r' | 'p' => None,
+        'v' => Some("view"),
+        'm' => Some("materialized view"),
+        'f' => Some("foreign table"),
+        'i' | 'I' => Some("index"),
+        'S' => Some("sequence"),
+        _ => Some("relation of another kind"),
+    };
+    Err(match (kind, &root.partition_of) {
+        (Some(kind), _) => AuditError::NotATable { relation, kind },
+        _ if root.is_temporary => AuditError::TemporaryTable { relation },
+        _ if root.is_system => AuditError::SystemTable { relation },
+        (None, Some(parent)) => AuditError::IsPartition { relation, parent: parent.clone() },
+        (None, None) => return Ok(()),
+    }
+    .into())
+}
+
+impl Step {
+    /// The table it is about.
+    pub fn table(&self) -> &QualifiedName {
+        match self {
+            Self::DropTrigger { table, .. } | Self::AddTrigger { table, .. } | Self::EnableTrigger { table, .. } => {
+                table
+            }
+        }
+    }
+
+    /// What is missing or altered where the step has to be taken for a table that was audited before.
+    pub fn loss(&self) -> String {
+        match self {
+            Self::AddTrigger { trigger, .. } | Self::EnableTrigger { trigger, .. } => {
+                format!("trigger {}", trigger.name())
+            }
+            Self::DropTrigger { trigger, .. } => format!("trigger {trigger}"),
+        }
+    }
+
+    /// The statement.
+    pub fn statement(&self) -> Sql {
+        match self {
+            Self::DropTrigger { table, trigger } => Sql::text("DROP TRIGGER ").ident(trigger).then(" ON ").name(table),
+            Self::AddTrigger { table, trigger } => trigger.create(table),
+            Self::EnableTrigger { table, trigger } => {
+                let mode = match trigger.enabled() {
+                    'R' => " ENABLE REPLICA TRIGGER ",
+                    'A' => " ENABLE ALWAYS TRIGGER ",
+                    _ => " ENABLE TRIGGER ",
+                };
+                Sql::text("ALTER TABLE ").name(table).then(mode).ident(&trigger.name())
+            }
+        }
+    }
+
+    /// What kind of step it is, for `plan_audit`.
+    pub fn action(&self) -> &'static str {
+        match self {
+            Self::DropTrigger { .. } => "drop trigger",
+            Self::AddTrigger { .. } => "add trigger",
+            Self::EnableTrigger { .. } => "enable trigger",
+        }
+    }
+
+    /// The strongest table lock the statement takes.
+    pub fn lock(&self) -> &'static str {
+        match self {
+            Self::DropTrigger { .. } => "ACCESS EXCLUSIVE",
+            Self::AddTrigger { .. } | Self::EnableTrigger { .. } => "SHARE ROW EXCLUSIVE",
+        }
+    }
+
+    /// Why the step is there.
+    pub fn reason(&self) -> &'static str {
+        match self {
+            Self::DropTrigger { .. } => "it is not what the audit needs now",
+            Self::EnableTrigger { trigger: Trigger::Replica, .. } => "only where replication applies changes",
+            Self::EnableTrigger { trigger: Trigger::Row, .. } => "session_replication_role does not end the audit",
+            Self::EnableTrigger { .. } => "it is disabled",
+            Self::AddTrigger { trigger: Trigger::Replica, .. } => {
+                "replication applies rows, which no trigger for a statement hears of"
+            }
+            Self::AddTrigger { trigger: Trigger::Row, .. } => {
+                "with inheritance children, only a trigger for each row sees the row as it is"
+            }
+            Self::AddTrigger { trigger: Trigger::Truncate, .. } => "that a table was emptied is an entry too",
+            Self::AddTrigger { .. } => "writes what a statement did to the log",
+        }
+    }
+}
