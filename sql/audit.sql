@@ -209,6 +209,82 @@ SELECT e.id, e.occurred_at, e.tenant_id, e.table_name, e.row_key, e.action, e.ch
        e.statement_at, e.query
   FROM tenancy_internal.audit_entries e WHERE tenancy_internal.audit_tenant() IS NULL;
 
+-- Layouts that a row of `target` may have been written by: its own, its partitions' and children's, and its parents'.
+CREATE FUNCTION tenancy_internal.audit_layouts_of(target oid) RETURNS SETOF integer
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE above(relation) AS (
+    SELECT target
+     UNION
+    SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.relation
+)
+SELECT l.id FROM tenancy_internal.audit_layouts l
+ WHERE l.relation IN (SELECT f FROM tenancy_internal.table_family(target) AS f UNION SELECT a.relation FROM above a)
+$$;
+
+-- What the log has of one row, newest first; where its key was changed, of the key it had before. Those of `whose`, or all
+-- where that is NULL. Statements of one transaction stand in the order of their beginnings: what a trigger's statement did
+-- is written before what fired it.
+CREATE FUNCTION tenancy_internal.row_entries(target oid, key jsonb, whose uuid)
+RETURNS SETOF tenancy_internal.audit_entries
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    wanted jsonb := key;
+    last tenancy_internal.audit_entries;       -- where the row had another key before: go on from there
+    e record;
+BEGIN
+    LOOP
+        FOR e IN
+            SELECT a AS entry, a.row_key, k.row_key AS sought
+              FROM tenancy_internal.audit_layouts_of(target) AS l(layout)
+             CROSS JOIN LATERAL tenancy_internal.find_row_key(l.layout, wanted) AS k
+              JOIN tenancy_internal.audit_entries a
+                ON a.layout = l.layout AND (a.key_hash = k.key_hash OR a.key_hash IS NULL)
+               AND (whose IS NULL OR a.tenant_id = whose)
+               AND (a.row_key = k.row_key OR a.action = 'UPDATE' AND a.row_key || COALESCE(a.new_values, '{}') @> k.row_key)
+             WHERE last IS NULL
+                OR CASE WHEN a.transaction_id = last.transaction_id
+                        THEN (a.command, a.chunk, a.ordinal) < (last.command, last.chunk, last.ordinal)
+                        ELSE a.chunk < last.chunk END
+             ORDER BY min(a.chunk) OVER (PARTITION BY a.transaction_id) DESC, a.command DESC, a.chunk DESC, a.ordinal DESC
+        LOOP
+            RETURN NEXT e.entry;
+            EXIT WHEN e.row_key <> e.sought;
+        END LOOP;
+        EXIT WHEN NOT FOUND OR e.row_key = e.sought;
+        -- What is said of the row from here back is said of its key before.
+        wanted := e.row_key;
+        last := e.entry;
+    END LOOP;
+END $$;
+
+-- The row as it was at `moment`, from its present state back; NULL where there was none.
+CREATE FUNCTION tenancy_internal.row_at(target oid, key jsonb, whose uuid, present jsonb, moment timestamptz) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    state jsonb := present;
+    hidden text[];
+    e tenancy_internal.audit_entries;
+BEGIN
+    SELECT state - t.ignore_columns, t.redact_columns INTO state, hidden
+      FROM tenancy_internal.audited_tables t WHERE t.relation = target;
+    FOR e IN SELECT * FROM tenancy_internal.row_entries(target, key, whose) LOOP
+        EXIT WHEN e.occurred_at <= moment;
+        IF e.action = 'INSERT' THEN
+            state := NULL;
+        ELSIF e.old_values IS NULL THEN
+            RAISE EXCEPTION 'the log does not know how the row of % was', target::regclass
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'Entries without images (row_images => ''none'') lie between then and now.',
+                      HINT = 'tenancy.row_history(...) shows what is known.';
+        ELSE
+            state := COALESCE(state, '{}') || e.old_values;
+        END IF;
+    END LOOP;
+    -- The present value is not that of then, and that one is not kept.
+    RETURN state || COALESCE((SELECT jsonb_object_agg(h, '[redacted]') FROM unnest(hidden) AS h WHERE state ? h), '{}');
+END $$;
+
 -- ALWAYS: session_replication_role = replica must not switch them off.
 CREATE EVENT TRIGGER tenancy_audit_drops ON sql_drop EXECUTE FUNCTION tenancy_internal.note_audit_drops();
 ALTER EVENT TRIGGER tenancy_audit_drops ENABLE ALWAYS;
@@ -232,6 +308,10 @@ COMMENT ON FUNCTION tenancy_internal.note_audit_drops() IS 'takes dropped tables
 COMMENT ON FUNCTION tenancy_internal.guard_audit() IS 'judges what a statement left behind: audits what is new, refuses what ends an audit';
 COMMENT ON FUNCTION tenancy_internal.is_audited(oid) IS 'whether all triggers of the audit are in place, unaltered';
 COMMENT ON FUNCTION tenancy_internal.read_images(integer, "char", smallint, bytea) IS 'the rows of a chunk of the log';
+COMMENT ON FUNCTION tenancy_internal.find_row_key(integer, jsonb) IS 'a row''s key as the log has it, with its hash; no row for what is no key';
+COMMENT ON FUNCTION tenancy_internal.audit_layouts_of(oid) IS 'layouts that rows of a table may have been written by';
+COMMENT ON FUNCTION tenancy_internal.row_entries(oid, jsonb, uuid) IS 'what the log has of a row, newest first';
+COMMENT ON FUNCTION tenancy_internal.row_at(oid, jsonb, uuid, jsonb, timestamptz) IS 'a row as it was, from its present state back';
 COMMENT ON FUNCTION tenancy_internal.audit_tenant() IS
     'the tenant whose entries may be read; NULL for an administrator without one, who may read all';
 COMMENT ON VIEW tenancy_internal.audit_entries IS 'the log, an entry a row';
@@ -252,3 +332,13 @@ COMMENT ON FUNCTION tenancy.audit_table(regclass, name[], name[], text, boolean,
 COMMENT ON FUNCTION tenancy.plan_audit(regclass, name[], name[], text, boolean, name, boolean) IS
     'the steps audit_table would take, with their locks and reasons';
 COMMENT ON FUNCTION tenancy.unaudit_table(regclass) IS 'ends what audit_table began; the entries stay';
+COMMENT ON FUNCTION tenancy.log_event(text, text, text, jsonb) IS
+    'writes an event of the application to tenancy.audit_log, in this transaction; gives the entry''s id';
+COMMENT ON FUNCTION tenancy.row_history(regclass, jsonb) IS
+    'what was done to a row, newest last, also under a key that it had before';
+COMMENT ON FUNCTION tenancy.row_as_of(regclass, jsonb, timestamptz) IS
+    'a row as it was at a time, without ignored columns; NULL where there was none';
+COMMENT ON FUNCTION tenancy.tenant_activity(text, timestamptz) IS
+    'what was done for a tenant since a time, by transaction, table and action';
+COMMENT ON FUNCTION tenancy.revert_transaction(bigint, boolean) IS
+    'undoes what a transaction did to rows of the current tenant, or shows what stands in the way (dry_run)';

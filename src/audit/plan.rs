@@ -82,9 +82,9 @@ pub enum Protection {
 /// A step towards an audited table, or back.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub enum Step {
-    DropTrigger { table: QualifiedName, trigger: Ident },
-    AddTrigger { table: QualifiedName, trigger: Trigger },
-    EnableTrigger { table: QualifiedName, trigger: Trigger },
+    Drop { table: QualifiedName, trigger: Ident },
+    Add { table: QualifiedName, trigger: Trigger },
+    Enable { table: QualifiedName, trigger: Trigger },
 }
 
 const FOR_STATEMENTS: [Trigger; 5] =
@@ -189,21 +189,21 @@ pub fn audit(family: &[Member]) -> Result<Vec<Step>, TenancyError> {
                 }
                 Some(found) if is_wanted && trigger.is_as_made(found) => {
                     if found.enabled != trigger.enabled() {
-                        steps.push(Step::EnableTrigger { table: table(), trigger });
+                        steps.push(Step::Enable { table: table(), trigger });
                     }
                 }
                 found => {
                     if found.is_some() {
-                        steps.push(Step::DropTrigger { table: table(), trigger: name });
+                        steps.push(Step::Drop { table: table(), trigger: name });
                     }
                     // A partition has its parent's triggers for rows.
                     let is_inherited = trigger == Trigger::Replica && member.partition_of.is_some() && found.is_none();
                     let parent_has =
                         is_inherited && family.iter().any(|parent| Some(&parent.name) == member.partition_of.as_ref());
                     if is_wanted && !parent_has {
-                        steps.push(Step::AddTrigger { table: table(), trigger });
+                        steps.push(Step::Add { table: table(), trigger });
                         if trigger.enabled() != 'O' {
-                            steps.push(Step::EnableTrigger { table: table(), trigger });
+                            steps.push(Step::Enable { table: table(), trigger });
                         }
                     }
                 }
@@ -221,7 +221,7 @@ pub fn unaudit(family: &[Member]) -> Vec<Step> {
         for found in member.triggers.iter().filter(|found| found.is_ours) {
             let goes_with_parent = found.kind & 1 == 1 && parent.is_some();
             if !goes_with_parent {
-                steps.push(Step::DropTrigger { table: member.name.clone(), trigger: found.name.clone() });
+                steps.push(Step::Drop { table: member.name.clone(), trigger: found.name.clone() });
             }
         }
     }
@@ -297,28 +297,26 @@ impl Step {
     /// The table it is about.
     pub fn table(&self) -> &QualifiedName {
         match self {
-            Self::DropTrigger { table, .. } | Self::AddTrigger { table, .. } | Self::EnableTrigger { table, .. } => {
-                table
-            }
+            Self::Drop { table, .. } | Self::Add { table, .. } | Self::Enable { table, .. } => table,
         }
     }
 
     /// What is missing or altered where the step has to be taken for a table that was audited before.
     pub fn loss(&self) -> String {
         match self {
-            Self::AddTrigger { trigger, .. } | Self::EnableTrigger { trigger, .. } => {
+            Self::Add { trigger, .. } | Self::Enable { trigger, .. } => {
                 format!("trigger {}", trigger.name())
             }
-            Self::DropTrigger { trigger, .. } => format!("trigger {trigger}"),
+            Self::Drop { trigger, .. } => format!("trigger {trigger}"),
         }
     }
 
     /// The statement.
     pub fn statement(&self) -> Sql {
         match self {
-            Self::DropTrigger { table, trigger } => Sql::text("DROP TRIGGER ").ident(trigger).then(" ON ").name(table),
-            Self::AddTrigger { table, trigger } => trigger.create(table),
-            Self::EnableTrigger { table, trigger } => {
+            Self::Drop { table, trigger } => Sql::text("DROP TRIGGER ").ident(trigger).then(" ON ").name(table),
+            Self::Add { table, trigger } => trigger.create(table),
+            Self::Enable { table, trigger } => {
                 let mode = match trigger.enabled() {
                     'R' => " ENABLE REPLICA TRIGGER ",
                     'A' => " ENABLE ALWAYS TRIGGER ",
@@ -332,35 +330,35 @@ impl Step {
     /// What kind of step it is, for `plan_audit`.
     pub fn action(&self) -> &'static str {
         match self {
-            Self::DropTrigger { .. } => "drop trigger",
-            Self::AddTrigger { .. } => "add trigger",
-            Self::EnableTrigger { .. } => "enable trigger",
+            Self::Drop { .. } => "drop trigger",
+            Self::Add { .. } => "add trigger",
+            Self::Enable { .. } => "enable trigger",
         }
     }
 
     /// The strongest table lock the statement takes.
     pub fn lock(&self) -> &'static str {
         match self {
-            Self::DropTrigger { .. } => "ACCESS EXCLUSIVE",
-            Self::AddTrigger { .. } | Self::EnableTrigger { .. } => "SHARE ROW EXCLUSIVE",
+            Self::Drop { .. } => "ACCESS EXCLUSIVE",
+            Self::Add { .. } | Self::Enable { .. } => "SHARE ROW EXCLUSIVE",
         }
     }
 
     /// Why the step is there.
     pub fn reason(&self) -> &'static str {
         match self {
-            Self::DropTrigger { .. } => "it is not what the audit needs now",
-            Self::EnableTrigger { trigger: Trigger::Replica, .. } => "only where replication applies changes",
-            Self::EnableTrigger { trigger: Trigger::Row, .. } => "session_replication_role does not end the audit",
-            Self::EnableTrigger { .. } => "it is disabled",
-            Self::AddTrigger { trigger: Trigger::Replica, .. } => {
+            Self::Drop { .. } => "it is not what the audit needs now",
+            Self::Enable { trigger: Trigger::Replica, .. } => "only where replication applies changes",
+            Self::Enable { trigger: Trigger::Row, .. } => "session_replication_role does not end the audit",
+            Self::Enable { .. } => "it is disabled",
+            Self::Add { trigger: Trigger::Replica, .. } => {
                 "replication applies rows, which no trigger for a statement hears of"
             }
-            Self::AddTrigger { trigger: Trigger::Row, .. } => {
+            Self::Add { trigger: Trigger::Row, .. } => {
                 "with inheritance children, only a trigger for each row sees the row as it is"
             }
-            Self::AddTrigger { trigger: Trigger::Truncate, .. } => "that a table was emptied is an entry too",
-            Self::AddTrigger { .. } => "writes what a statement did to the log",
+            Self::Add { trigger: Trigger::Truncate, .. } => "that a table was emptied is an entry too",
+            Self::Add { .. } => "writes what a statement did to the log",
         }
     }
 }

@@ -5,7 +5,7 @@ use crate::error::{AuditError, TenancyError};
 use crate::model::audit::Images;
 use crate::model::{Ident, QualifiedName, Sql};
 use crate::pg::protected::{self, Protected};
-use crate::pg::{Oid, context, given, role, spi};
+use crate::pg::{Oid, audit as log, context, given, role, spi};
 use pgrx::AnyElement;
 use std::ffi::CStr;
 
@@ -229,6 +229,21 @@ pub fn readable_tenant() -> Result<Option<uuid::Uuid>, TenancyError> {
         }
         Err(refusal) => Err(refusal),
     }
+}
+
+/// Writes an event of the application, for the current tenant or, by an administrator, for none; gives the entry's id.
+pub fn log_event(
+    action: &str,
+    entity: Option<&str>,
+    entity_id: Option<&str>,
+    details: Option<AnyElement>,
+) -> Result<i64, TenancyError> {
+    Ok(entry_id(log::record_event(readable_tenant()?, action, entity, entity_id, details)?))
+}
+
+/// The id of the only entry of a chunk (the view `tenancy_internal.audit_entries` counts them).
+fn entry_id(chunk: i64) -> i64 {
+    chunk * 10_000 + 1
 }
 
 /// The name of a relation, for a message.

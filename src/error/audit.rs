@@ -21,9 +21,9 @@ pub enum AuditError {
     NotAudited { table: QualifiedName },
     AuditLost { table: QualifiedName, lost: Vec<String>, is_refused: bool },
     MemberUnaudited { table: QualifiedName, root: QualifiedName },
+    NoSelect { table: QualifiedName, role: String },
     NoKey { table: QualifiedName },
     NotAKey { table: QualifiedName, columns: Vec<String> },
-    NoImages { table: QualifiedName },
     NoSuchTransaction { transaction: i64 },
     RevertConflicts { transaction: i64, conflicts: usize, first: String },
 }
@@ -100,6 +100,11 @@ impl AuditError {
                 face(NotInPrerequisiteState, format!("table {table} is not audited yet as {root} is"))
                     .hint("Call tenancy.audit_table(...) for the parent.")
             }
+            E::NoSelect { table, role } => {
+                face(InsufficientPrivilege, format!("role \"{role}\" may not read table {table}"))
+                    .detail("What its rows were is for those who may read what they are.")
+                    .hint("GRANT SELECT ON the table TO the role.")
+            }
             E::NoKey { table } => face(NotInPrerequisiteState, format!("table {table} has no entries with a key"))
                 .detail("A row is found by its primary key, or by its replica identity.")
                 .hint("Look into tenancy.audit_log; a table without a key has its whole rows there."),
@@ -108,19 +113,13 @@ impl AuditError {
                     .detail(format!("A key of it has the fields {}.", columns.join(", ")))
                     .hint("Give a JSON object, such as '{\"id\": 1}'.")
             }
-            E::NoImages { table } => face(
-                NotInPrerequisiteState,
-                format!("the log does not know how the row of {table} was"),
-            )
-            .detail("Entries without images (row_images => 'none') or with redacted values lie between then and now.")
-            .hint("tenancy.row_history(...) shows what is known."),
             E::NoSuchTransaction { transaction } => {
                 face(UndefinedObject, format!("the log has no changes of transaction {transaction} by this tenant"))
                     .hint("tenancy.audit_log and tenancy.tenant_activity(...) show the transactions.")
             }
             E::RevertConflicts { transaction, conflicts, first } => face(
                 NotInPrerequisiteState,
-                format!("transaction {transaction} cannot be reverted: {conflicts} of its changes stand in the way"),
+                format!("transaction {transaction} cannot be reverted: {conflicts} of its changes cannot be undone"),
             )
             .detail(first.clone())
             .hint("Call tenancy.revert_transaction(...) with dry_run => true to see them all."),

@@ -90,6 +90,12 @@ fn string(text: &CStr) -> JsonbValue {
     value
 }
 
+/// Whether an object has a field that is not null.
+pub fn has_field(object: AnyElement, name: &str) -> bool {
+    // SAFETY: the SQL signature of every door that takes one says jsonb.
+    unsafe { field(object.datum(), name, true) }.is_some()
+}
+
 /// A field of an object, as `jsonb` or as text; None where it is missing or null.
 ///
 /// # Safety

@@ -15,6 +15,7 @@ pub mod json;
 pub mod locked_down;
 pub mod planner;
 pub mod protected;
+pub mod rehearsal;
 mod report;
 pub mod role;
 pub mod session;

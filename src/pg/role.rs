@@ -50,6 +50,14 @@ pub fn is_bound(relation: pg_sys::Oid) -> bool {
     answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
 }
 
+/// Whether the current role has SELECT on all of `relation`.
+pub fn may_select(relation: pg_sys::Oid) -> bool {
+    // SAFETY: reads the catalog.
+    let answer =
+        unsafe { pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode) };
+    answer == pg_sys::AclResult::ACLCHECK_OK
+}
+
 /// Whether `role` is a superuser.
 pub fn is_superuser(role: pg_sys::Oid) -> bool {
     // SAFETY: reads the catalog.

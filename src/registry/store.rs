@@ -182,12 +182,13 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 5] = [
+const ADMIN_RIGHTS: [&str; 6] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
     "SELECT ON tenancy.protected_tables, tenancy.protected_schemas, tenancy.exempt_roles, tenancy.violations",
     "SELECT ON tenancy.signing_keys, tenancy.role_bindings",
+    "SELECT ON tenancy.audited_tables, tenancy.audit_log",
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {

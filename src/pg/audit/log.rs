@@ -99,8 +99,8 @@ unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, relation: pg_sys::O
     });
 }
 
-/// Writes one row of the log.
-pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<(), TenancyError> {
+/// Writes one row of the log, and gives its id.
+pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<i64, TenancyError> {
     // SAFETY: the clock, and this backend's transaction and snapshot.
     let (now, statement_at, transaction, command) = unsafe {
         let command = if pg_sys::ActiveSnapshotSet() {
@@ -114,8 +114,9 @@ pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<(), TenancyError> {
     };
     let (ids, partition) = locked(now)?;
     let event = chunk.event.as_ref();
+    let id = crate::pg::table::next_value(ids);
     let columns: [Option<pg_sys::Datum>; COLUMNS] = [
-        crate::pg::table::next_value(ids).into_datum(),
+        id.into_datum(),
         now.into_datum(),
         statement_at.into_datum(),
         (transaction as i64).into_datum(),
@@ -142,7 +143,7 @@ pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<(), TenancyError> {
     let mut values = columns.map(|value| value.unwrap_or(pg_sys::Datum::null()));
     // SAFETY: the columns of the log, in their order; the partitions have no others.
     unsafe { crate::pg::table::insert(partition, &mut values, &mut nulls) };
-    Ok(())
+    Ok(id)
 }
 
 /// The sequence of ids and the partition for this moment, locked for writing.

@@ -16,7 +16,8 @@ use crate::error::TenancyError;
 use image::{Buckets, Rows, Stop};
 use layout::Layout;
 use log::Chunk;
-use pgrx::pg_sys;
+use pgrx::{AnyElement, IntoDatum, pg_sys};
+use uuid::Uuid;
 
 /// Watches for changes of audited tables; called once, from `_PG_init`.
 pub fn watch() {
@@ -33,7 +34,7 @@ pub fn record(call: trigger::Call) -> Result<(), TenancyError> {
     // SAFETY: the trigger was fired for this event, by PostgreSQL.
     unsafe {
         if (*data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_TRUNCATE {
-            return log::write(&Chunk::truncation(&layout), &origin::of_statement());
+            return log::write(&Chunk::truncation(&layout), &origin::of_statement()).map(drop);
         }
         write_rows(Rows::of_trigger(data, layout.width), &layout)
     }
@@ -49,6 +50,26 @@ fn fired(call: trigger::Call) -> Result<*const pg_sys::TriggerData, TenancyError
         }
         Ok(context.cast())
     }
+}
+
+/// Writes an event of the application; gives its chunk's id.
+pub fn record_event(
+    tenant: Option<Uuid>,
+    name: &str,
+    entity: Option<&str>,
+    entity_id: Option<&str>,
+    details: Option<AnyElement>,
+) -> Result<i64, TenancyError> {
+    // SAFETY: raises in a read-only transaction and on a standby; nothing is owned across it.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"tenancy.log_event()".as_ptr()) };
+    let event = log::Event {
+        name: name.into_datum().expect("a text is never null"),
+        entity: entity.into_datum(),
+        entity_id: entity_id.into_datum(),
+        details: details.map(|details| details.datum()),
+    };
+    let chunk = Chunk { action: b'E', tenant, rows: 1, event: Some(event), ..Chunk::default() };
+    log::write(&chunk, &origin::of_statement())
 }
 
 fn write_rows(mut rows: Rows, layout: &Layout) -> Result<(), TenancyError> {

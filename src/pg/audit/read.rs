@@ -80,6 +80,13 @@ pub fn entries(layout: Option<i32>, action: i8, rows: i16, images: Option<&[u8]>
     }
 }
 
+/// A row's key as the log has it under a layout, with its hash; None for an object that is no key of it.
+pub fn find_key(layout: i32, key: AnyElement) -> Result<Option<(Option<i64>, AnyElement)>, TenancyError> {
+    let readable = readable(layout)?;
+    // SAFETY: the SQL signature of the door says jsonb.
+    Ok(unsafe { readable.find_key(key.datum()) })
+}
+
 impl Readable {
     fn new(images: Images, stored: &[StoredColumn]) -> Result<Self, TenancyError> {
         let mut key: Vec<usize> = (0..stored.len()).filter(|at| stored[*at].key > 0).collect();
@@ -191,12 +198,12 @@ impl Readable {
     ///
     /// # Safety
     /// `key` is a `jsonb` object.
-    pub unsafe fn find_key(&self, key: pg_sys::Datum) -> Option<(Option<i64>, AnyElement)> {
+    unsafe fn find_key(&self, key: pg_sys::Datum) -> Option<(Option<i64>, AnyElement)> {
         let (mut hash, mut row) = (Some(0_i64), vec![None; self.columns.len()]);
         for at in &self.key {
             let column = &self.columns[*at];
             // SAFETY: the caller's.
-            let value = unsafe { column.from_json(key)? };
+            let value = unsafe { column.found_in(key)? };
             // SAFETY: the type's own function; a value of the type.
             hash = hash.filter(|_| !column.hash.is_null()).map(|hash| unsafe {
                 let seed = pg_sys::Datum::from(hash);
@@ -252,7 +259,7 @@ impl Column {
     ///
     /// # Safety
     /// `object` is a `jsonb`.
-    unsafe fn from_json(&self, object: pg_sys::Datum) -> Option<pg_sys::Datum> {
+    unsafe fn found_in(&self, object: pg_sys::Datum) -> Option<pg_sys::Datum> {
         let name = self.name.to_string_lossy();
         // SAFETY: the caller's; the type's own input function, for a C string.
         unsafe {
