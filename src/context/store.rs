@@ -86,11 +86,10 @@ fn active_keys() -> Result<Rc<Keyring>, TenancyError> {
         // A change that arrived while the rows were read makes them doubtful.
         if changes == table.changes() {
             let keys = rows.into_iter().flatten().map(|(kid, algorithm, public, private)| {
-                let key = |algorithm| Key::new(algorithm, public.as_deref(), private.as_deref()).ok();
-                match Algorithm::from_name(&algorithm).and_then(key) {
-                    Some(key) => Ok((kid, key)),
-                    None => Err(TenancyError::Internal { what: format!("signing key \"{kid}\" is malformed") }),
-                }
+                let malformed = || TenancyError::Internal { what: format!("signing key \"{kid}\" is malformed") };
+                let algorithm = Algorithm::from_name(&algorithm).ok_or_else(malformed)?;
+                let key = Key::new(algorithm, public.as_deref(), private.as_deref()).map_err(|_| malformed())?;
+                Ok::<_, TenancyError>((kid, key))
             });
             let keys = Rc::new(keys.collect::<Result<Keyring, _>>()?);
             KEYRING.set(Some((changes, keys.clone())));
