@@ -342,3 +342,723 @@ COMMENT ON FUNCTION tenancy.tenant_activity(text, timestamptz) IS
     'what was done for a tenant since a time, by transaction, table and action';
 COMMENT ON FUNCTION tenancy.revert_transaction(bigint, boolean) IS
     'undoes what a transaction did to rows of the current tenant, or shows what stands in the way (dry_run)';
+
+-- Keeping, moving, dropping and sealing the log · Rust src/audit/{retention,seal}.rs, src/pg/audit/turn.rs
+-- tests pgrx-tests/tests/audit/{retention,seals}.rs
+
+-- How long entries are kept: a tenant's, or where tenant_id is NULL those of all others; 90 days where nothing is said.
+CREATE TABLE tenancy_internal.audit_retention (
+    tenant_id uuid,                            -- no foreign key: the log outlives its tenant
+    keep      interval    NOT NULL,
+    set_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    set_by    name        NOT NULL DEFAULT session_user
+);
+CREATE UNIQUE INDEX audit_retention_tenant_key ON tenancy_internal.audit_retention (tenant_id);
+CREATE UNIQUE INDEX audit_retention_default_key ON tenancy_internal.audit_retention ((true)) WHERE tenant_id IS NULL;
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_retention', '');
+
+CREATE VIEW tenancy.audit_retention AS
+SELECT r.tenant_id, t.code AS tenant_code, r.keep, r.set_at, r.set_by
+  FROM tenancy_internal.audit_retention r LEFT JOIN tenancy.tenants t ON t.id = r.tenant_id
+ UNION ALL
+SELECT NULL, NULL, '90 days', NULL, NULL
+ WHERE NOT EXISTS (SELECT FROM tenancy_internal.audit_retention r WHERE r.tenant_id IS NULL);
+
+-- What maintain_audit() and seal_audit() did here; no part of a dump.
+CREATE TABLE tenancy_internal.audit_runs (
+    id                 bigint      GENERATED ALWAYS AS IDENTITY,
+    task               text        NOT NULL CHECK (task IN ('maintain', 'seal')),
+    state              text        NOT NULL DEFAULT 'running' CHECK (state IN ('running', 'done', 'interrupted')),
+    started_at         timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    finished_at        timestamptz,
+    started_by         name        NOT NULL DEFAULT session_user,
+    process            integer     NOT NULL DEFAULT pg_catalog.pg_backend_pid(),
+    partitions_made    text[]      NOT NULL DEFAULT '{}',
+    partitions_dropped text[]      NOT NULL DEFAULT '{}',
+    partitions_sealed  text[]      NOT NULL DEFAULT '{}',
+    entries_moved      bigint      NOT NULL DEFAULT 0,
+    entries_deleted    bigint      NOT NULL DEFAULT 0,
+    notes              text[]      NOT NULL DEFAULT '{}',
+    told_at            timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    CONSTRAINT audit_runs_pkey PRIMARY KEY (id)
+);
+
+-- Also what a run holds as its own, in pg::audit::turn: nothing else locks a view so.
+CREATE VIEW tenancy.audit_maintenance AS
+SELECT id, task, state, started_at, finished_at, started_by, process, partitions_made, entries_moved, partitions_dropped,
+       entries_deleted, partitions_sealed, notes
+  FROM tenancy_internal.audit_runs;
+
+-- Digests of a partition by spans of 16,384 chunk ids, so that deleting reads no more than it touches.
+CREATE TABLE tenancy_internal.audit_segments (
+    partition text   NOT NULL,
+    segment   bigint NOT NULL,
+    chunks    bigint NOT NULL,
+    digest    bytea  NOT NULL,
+    CONSTRAINT audit_segments_pkey PRIMARY KEY (partition, segment)
+);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_segments', '');
+
+-- The chain: each digest covers the row and the digest before it.
+CREATE TABLE tenancy_internal.audit_seals (
+    number    bigint      NOT NULL,            -- its place, from 1 and without gaps
+    partition text        NOT NULL,
+    from_at   timestamptz NOT NULL,
+    to_at     timestamptz NOT NULL,
+    action    text        NOT NULL CHECK (action IN ('sealed', 'pruned', 'dropped')),
+    reason    text        NOT NULL,
+    chunks    bigint      NOT NULL,
+    root      bytea       NOT NULL,            -- over the digests of its segments
+    previous  bytea,
+    digest    bytea       NOT NULL,
+    sealed_at timestamptz NOT NULL,
+    sealed_by text        NOT NULL,
+    CONSTRAINT audit_seals_pkey PRIMARY KEY (number)
+);
+CREATE INDEX audit_seals_partition_idx ON tenancy_internal.audit_seals (partition, number);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_seals', '');
+
+CREATE VIEW tenancy.audit_seals AS
+SELECT number, partition, from_at, to_at, action, reason, chunks,
+       pg_catalog.encode(digest, 'hex') AS digest, pg_catalog.encode(previous, 'hex') AS previous, sealed_at, sealed_by
+  FROM tenancy_internal.audit_seals;
+
+-- The partitions of the log for a span of time. The bounds are read as they were printed.
+CREATE FUNCTION tenancy_internal.audit_partitions() RETURNS TABLE (partition text, relation regclass, from_at timestamptz, to_at timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
+    SELECT b.relname, b.oid, substring(b.bound FROM 'FROM \(''([^'']+)''\)')::timestamptz,
+           substring(b.bound FROM 'TO \(''([^'']+)''\)')::timestamptz
+      FROM (SELECT c.relname::text, c.oid::regclass, pg_get_expr(c.relpartbound, c.oid) AS bound
+              FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
+             WHERE i.inhparent = 'tenancy_internal.audit_chunks'::regclass) AS b
+     WHERE b.bound <> 'DEFAULT'
+     ORDER BY 3
+$$;
+
+-- Up to when entries of a tenant (NULL: of all others) are past their retention. What nobody keeps goes with its
+-- partition: no entry is looked at for those who keep longest.
+CREATE FUNCTION tenancy_internal.audit_cutoffs() RETURNS TABLE (tenant_id uuid, cutoff timestamptz)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT r.tenant_id, CASE WHEN now() - r.keep > min(now() - r.keep) OVER () THEN now() - r.keep ELSE '-infinity' END
+      FROM tenancy.audit_retention r
+$$;
+
+-- Before this, nobody's entries are kept.
+CREATE FUNCTION tenancy_internal.audit_horizon() RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT min(now() - r.keep) FROM tenancy.audit_retention r
+$$;
+
+-- Locks each of the relations, or none; waits for none for longer than a second, for whoever comes behind waits too.
+CREATE FUNCTION tenancy_internal.lock_audit(relations regclass[], mode text, attempts integer) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
+DECLARE
+    relation regclass;
+BEGIN
+    -- Who waited for a writer must see what it wrote.
+    IF current_setting('transaction_isolation') <> 'read committed' THEN
+        RAISE EXCEPTION 'a step of the audit''s maintenance needs a transaction that reads what is committed'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'CALL tenancy.maintain_audit() or tenancy.seal_audit() instead.';
+    END IF;
+    FOR attempt IN 1..attempts LOOP
+        BEGIN
+            FOREACH relation IN ARRAY relations LOOP
+                EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', relation, mode);
+            END LOOP;
+            RETURN true;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            IF attempt < attempts THEN
+                PERFORM pg_sleep(0.5 + random());
+            END IF;
+        END;
+    END LOOP;
+    RETURN false;
+END $$;
+
+-- Takes the turn, which one run has at a time, and opens its record.
+CREATE FUNCTION tenancy_internal.begin_audit_step(task text) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    run bigint;
+BEGIN
+    PERFORM tenancy_internal.take_audit_turn();
+    -- Nobody else has the turn, so nobody is at work on these.
+    UPDATE tenancy_internal.audit_runs SET state = 'interrupted', finished_at = clock_timestamp() WHERE state = 'running';
+    DELETE FROM tenancy_internal.audit_runs WHERE id <= (SELECT max(id) FROM tenancy_internal.audit_runs) - 1000;
+    INSERT INTO tenancy_internal.audit_runs (task) VALUES (begin_audit_step.task) RETURNING id INTO run;
+    RETURN run;
+END $$;
+
+-- Closes the record and gives the turn back.
+CREATE FUNCTION tenancy_internal.end_audit_step(run bigint) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    r tenancy_internal.audit_runs;
+    note text;
+BEGIN
+    UPDATE tenancy_internal.audit_runs SET state = 'done', finished_at = clock_timestamp() WHERE id = run RETURNING * INTO r;
+    FOREACH note IN ARRAY r.notes LOOP
+        RAISE WARNING '%', note;
+    END LOOP;
+    IF r.task = 'maintain' THEN
+        RAISE NOTICE 'audit log maintained: % partitions made, % dropped, % chunks moved, % entries deleted',
+            cardinality(r.partitions_made), cardinality(r.partitions_dropped), r.entries_moved, r.entries_deleted;
+    ELSE
+        RAISE NOTICE 'audit log sealed: % partitions', cardinality(r.partitions_sealed);
+    END IF;
+    PERFORM tenancy_internal.give_audit_turn();
+END $$;
+
+-- Says how far a run has come, but not more than once in ten seconds.
+CREATE FUNCTION tenancy_internal.tell_audit_progress(run bigint, what text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    UPDATE tenancy_internal.audit_runs SET told_at = clock_timestamp()
+     WHERE id = run AND told_at < clock_timestamp() - interval '10 seconds';
+    IF FOUND THEN
+        RAISE NOTICE '%', what;
+    END IF;
+END $$;
+
+-- A table for the entries of a month, not yet a partition; nothing where it is there.
+CREATE FUNCTION tenancy_internal.stage_audit_partition(beginning timestamptz) RETURNS text
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+    staging text := 'audit_staging_' || to_char(beginning, 'YYYY_MM');
+BEGIN
+    IF to_regclass('tenancy_internal.' || staging) IS NULL THEN
+        EXECUTE format('CREATE TABLE tenancy_internal.%I (LIKE tenancy_internal.audit_chunks_default INCLUDING CONSTRAINTS INCLUDING INDEXES)
+                            WITH (toast_tuple_target = 8160)', staging);
+        -- So that it need not be read once more when it becomes a partition.
+        EXECUTE format('ALTER TABLE tenancy_internal.%I ADD CONSTRAINT audit_month CHECK (occurred_at >= %L AND occurred_at < %L)',
+                       staging, beginning, beginning + interval '1 month');
+    END IF;
+    RETURN staging;
+END $$;
+
+-- Whether the default partition has entries to be moved; throws away what an interrupted run has copied, for they are
+-- all in the default partition as well.
+CREATE FUNCTION tenancy_internal.stage_audit_step(run bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+    leftover regclass;
+    beginning timestamptz;
+BEGIN
+    FOR leftover IN SELECT c.oid FROM pg_class c
+                     WHERE c.relnamespace = 'tenancy_internal'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
+                       AND c.relname LIKE 'audit\_staging\_%' LOOP
+        EXECUTE format('DROP TABLE %s', leftover);
+    END LOOP;
+    IF NOT EXISTS (SELECT FROM ONLY tenancy_internal.audit_chunks_default) THEN
+        RETURN false;
+    END IF;
+    FOR beginning IN SELECT DISTINCT date_trunc('month', c.occurred_at) FROM ONLY tenancy_internal.audit_chunks_default c
+                      WHERE c.occurred_at >= date_trunc('month', tenancy_internal.audit_horizon()) LOOP
+        PERFORM tenancy_internal.stage_audit_partition(beginning);
+    END LOOP;
+    RETURN true;
+END $$;
+
+-- Copies the entries of 2,048 blocks of the default partition; gives the block to go on with, NULL at the end.
+-- Writers are not held up: what they add behind our back is copied by the next step.
+CREATE FUNCTION tenancy_internal.copy_audit_step(run bigint, block bigint) RETURNS bigint
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+    blocks bigint := pg_relation_size('tenancy_internal.audit_chunks_default') / current_setting('block_size')::bigint;
+    staging text;
+BEGIN
+    FOR staging IN SELECT c.relname FROM pg_class c
+                    WHERE c.relnamespace = 'tenancy_internal'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
+                      AND c.relname LIKE 'audit\_staging\_%' LOOP
+        EXECUTE format('INSERT INTO tenancy_internal.%I SELECT c.* FROM ONLY tenancy_internal.audit_chunks_default c
+                         WHERE c.ctid >= %L::tid AND c.ctid < %L::tid AND date_trunc(''month'', c.occurred_at) = %L::timestamptz',
+                       staging, format('(%s,0)', block), format('(%s,0)', block + 2048),
+                       to_date(right(staging, 7), 'YYYY_MM')::timestamptz);
+    END LOOP;
+    PERFORM tenancy_internal.tell_audit_progress(run, format('copied block %s of %s of the default partition', block, blocks));
+    RETURN CASE WHEN block + 2048 < blocks THEN block + 2048 END;
+END $$;
+
+-- Makes partitions of this month, the next two, and those whose entries are in the default partition, which is empty
+-- afterwards. Writers wait meanwhile. False where the locks could not be had.
+CREATE FUNCTION tenancy_internal.attach_audit_step(run bigint) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+    horizon timestamptz := date_trunc('month', tenancy_internal.audit_horizon());
+    beginning timestamptz;
+    staging text;
+    staged text[] := '{}';
+    chunks bigint;
+    moved bigint := 0;
+    kept bigint;
+    expired bigint;
+    name text;
+    index text;
+BEGIN
+    IF NOT EXISTS (SELECT FROM ONLY tenancy_internal.audit_chunks_default)
+       AND (SELECT bool_and(EXISTS (SELECT FROM tenancy_internal.audit_partitions() p WHERE p.from_at <= m AND m < p.to_at))
+              FROM (SELECT date_trunc('month', now()) + make_interval(months => n) AS m FROM generate_series(0, 2) n) AS months) THEN
+        RETURN true;
+    END IF;
+    IF NOT tenancy_internal.lock_audit('{tenancy_internal.audit_chunks}', 'SHARE UPDATE EXCLUSIVE', 10)
+       OR NOT tenancy_internal.lock_audit('{tenancy_internal.audit_chunks_default}', 'ACCESS EXCLUSIVE', 10) THEN
+        UPDATE tenancy_internal.audit_runs
+           SET notes = notes || 'no partition was made: long transactions hold the default partition; call it again'::text
+         WHERE id = run;
+        RETURN false;
+    END IF;
+    FOR beginning IN
+        SELECT DISTINCT date_trunc('month', c.occurred_at) FROM ONLY tenancy_internal.audit_chunks_default c WHERE c.occurred_at >= horizon
+         UNION
+        SELECT date_trunc('month', now()) + make_interval(months => n) FROM generate_series(0, 2) n
+         ORDER BY 1
+    LOOP
+        CONTINUE WHEN EXISTS (SELECT FROM tenancy_internal.audit_partitions() p WHERE p.from_at <= beginning AND beginning < p.to_at);
+        staging := tenancy_internal.stage_audit_partition(beginning);
+        EXECUTE format('INSERT INTO tenancy_internal.%I SELECT c.* FROM ONLY tenancy_internal.audit_chunks_default c
+                         WHERE c.occurred_at >= %L AND c.occurred_at < %L
+                           AND NOT EXISTS (SELECT FROM tenancy_internal.%I s WHERE s.id = c.id)',
+                       staging, beginning, beginning + interval '1 month', staging);
+        EXECUTE format('SELECT count(*) FROM tenancy_internal.%I WHERE occurred_at >= %L', staging, horizon) INTO chunks;
+        moved := moved + chunks;
+        staged := staged || staging;
+    END LOOP;
+    SELECT count(*) FILTER (WHERE c.occurred_at >= horizon),
+           COALESCE(sum(c.row_count) FILTER (WHERE c.occurred_at < horizon), 0)
+      INTO kept, expired FROM ONLY tenancy_internal.audit_chunks_default c;
+    IF kept <> moved THEN
+        RAISE EXCEPTION 'the default partition of the audit log has % chunks, but % were copied', kept, moved
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Nothing was changed; please report this.';
+    END IF;
+    TRUNCATE ONLY tenancy_internal.audit_chunks_default;
+    FOREACH staging IN ARRAY staged LOOP
+        beginning := to_date(right(staging, 7), 'YYYY_MM')::timestamptz;
+        name := replace(staging, 'staging', 'chunks');
+        -- The name may be taken, by a partition that a DBA has detached.
+        FOR again IN 2..1000 LOOP
+            EXIT WHEN to_regclass('tenancy_internal.' || name) IS NULL;
+            name := replace(staging, 'staging', 'chunks') || '_' || again;
+        END LOOP;
+        FOR index IN SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                      WHERE i.indrelid = ('tenancy_internal.' || staging)::regclass LOOP
+            EXECUTE format('ALTER INDEX tenancy_internal.%I RENAME TO %I', index, replace(index, staging, name));
+        END LOOP;
+        EXECUTE format('ALTER TABLE tenancy_internal.%I RENAME TO %I', staging, name);
+        EXECUTE format('ALTER TABLE tenancy_internal.audit_chunks ATTACH PARTITION tenancy_internal.%I FOR VALUES FROM (%L) TO (%L)',
+                       name, beginning, beginning + interval '1 month');
+        EXECUTE format('ALTER TABLE tenancy_internal.%I DROP CONSTRAINT audit_month', name);
+        EXECUTE format('COMMENT ON TABLE tenancy_internal.%I IS %L', name, 'the log of one month (tenancy.maintain_audit)');
+        UPDATE tenancy_internal.audit_runs SET partitions_made = partitions_made || name WHERE id = run;
+    END LOOP;
+    UPDATE tenancy_internal.audit_runs
+       SET entries_moved = entries_moved + moved, entries_deleted = entries_deleted + expired WHERE id = run;
+    RETURN true;
+END $$;
+
+-- The partitions whose entries nobody keeps, and those of which some entries may be past their retention.
+CREATE FUNCTION tenancy_internal.expired_audit_step(whole boolean) RETURNS text[]
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE(array_agg(p.partition ORDER BY p.from_at), '{}')
+      FROM tenancy_internal.audit_partitions() p
+     WHERE (p.to_at <= tenancy_internal.audit_horizon()) = whole
+       AND (whole OR p.from_at < (SELECT max(c.cutoff) FROM tenancy_internal.audit_cutoffs() c))
+$$;
+
+-- A text as the bytes that are stored.
+CREATE FUNCTION tenancy_internal.bytes(value text) RETURNS bytea
+LANGUAGE sql STABLE PARALLEL SAFE AS $$ SELECT pg_catalog.convert_to(value, pg_catalog.getdatabaseencoding()) $$;
+
+-- The digest of what lies in segments of a partition, all of them where `segments` is NULL. The bytes are those that
+-- PostgreSQL sends, so they depend on no setting and outlive dump and upgrade; a layout counts with the chunk that it explains.
+CREATE FUNCTION tenancy_internal.digest_segments(relation regclass, segments bigint[])
+RETURNS TABLE (segment bigint, chunks bigint, digest bytea)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY EXECUTE format($q$
+        SELECT d.id >> 14, count(*), tenancy_internal.digest('segment', string_agg(d.digest, '' ORDER BY d.id, d.digest))
+          FROM (SELECT c.id, tenancy_internal.digest('chunk',
+                    int8send(c.id), timestamptz_send(c.occurred_at), timestamptz_send(c.statement_at), int8send(c.transaction_id),
+                    int8send(c.key_hash), uuid_send(c.tenant_id), int4send(c.command), int2send(c.row_count), charsend(c.action),
+                    tenancy_internal.bytes(c.entity), tenancy_internal.bytes(c.entity_id), tenancy_internal.bytes(c.event),
+                    tenancy_internal.bytes(c.actor), tenancy_internal.bytes(c.session_role), tenancy_internal.bytes(c."current_role"),
+                    tenancy_internal.bytes(c.client), tenancy_internal.bytes(c.user_agent),
+                    tenancy_internal.bytes(c.application_name), tenancy_internal.bytes(c.query),
+                    c.images, tenancy_internal.bytes(c.details::text),
+                    int4send(c.layout), int4send(l.id), tenancy_internal.bytes(l.name), tenancy_internal.bytes(l.row_images),
+                    tenancy_internal.bytes(l.columns::text), timestamptz_send(l.made_at)) AS digest
+                  FROM ONLY %s c LEFT JOIN tenancy_internal.audit_layouts l ON l.id = c.layout
+                 WHERE $1 IS NULL OR c.id >> 14 = ANY ($1)) AS d
+         GROUP BY 1$q$, relation) USING segments;
+END $$;
+
+-- The digest over the segments on record.
+CREATE FUNCTION tenancy_internal.digest_partition(partition text) RETURNS bytea
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT tenancy_internal.digest('partition', string_agg(int8send(s.segment) || int8send(s.chunks) || s.digest, '' ORDER BY s.segment))
+      FROM tenancy_internal.audit_segments s WHERE s.partition = digest_partition.partition
+$$;
+
+-- The digest that a seal must have.
+CREATE FUNCTION tenancy_internal.digest_seal(seal tenancy_internal.audit_seals) RETURNS bytea
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT tenancy_internal.digest('seal', int8send(seal.number), tenancy_internal.bytes(seal.partition),
+               timestamptz_send(seal.from_at), timestamptz_send(seal.to_at), tenancy_internal.bytes(seal.action),
+               tenancy_internal.bytes(seal.reason), int8send(seal.chunks), seal.root, seal.previous,
+               timestamptz_send(seal.sealed_at), tenancy_internal.bytes(seal.sealed_by))
+$$;
+
+-- The last seal of a partition; of several partitions of one name in turn the last one's.
+CREATE FUNCTION tenancy_internal.last_seal(partition text) RETURNS tenancy_internal.audit_seals
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT s FROM tenancy_internal.audit_seals s WHERE s.partition = last_seal.partition ORDER BY s.number DESC LIMIT 1
+$$;
+
+-- Adds a link to the chain.
+CREATE FUNCTION tenancy_internal.append_seal(partition text, from_at timestamptz, to_at timestamptz, action text, reason text)
+RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    seal tenancy_internal.audit_seals;
+BEGIN
+    SELECT s.number, s.digest INTO seal.number, seal.previous FROM tenancy_internal.audit_seals s ORDER BY s.number DESC LIMIT 1;
+    seal.number := COALESCE(seal.number, 0) + 1;
+    seal.partition := partition;
+    seal.from_at := from_at;
+    seal.to_at := to_at;
+    seal.action := action;
+    seal.reason := reason;
+    seal.chunks := (SELECT COALESCE(sum(s.chunks), 0) FROM tenancy_internal.audit_segments s WHERE s.partition = append_seal.partition);
+    seal.root := tenancy_internal.digest_partition(partition);
+    seal.sealed_at := clock_timestamp();
+    seal.sealed_by := session_user;
+    seal.digest := tenancy_internal.digest_seal(seal);
+    INSERT INTO tenancy_internal.audit_seals SELECT seal.*;
+END $$;
+
+-- Drops a partition whose entries nobody keeps. Where it was sealed, the chain keeps what it was and why it went.
+CREATE FUNCTION tenancy_internal.drop_audit_step(run bigint, partition text) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    p record;
+    seal tenancy_internal.audit_seals := tenancy_internal.last_seal(partition);
+BEGIN
+    SELECT a.* INTO p FROM tenancy_internal.audit_partitions() a
+     WHERE a.partition = drop_audit_step.partition AND a.to_at <= tenancy_internal.audit_horizon();
+    IF NOT FOUND THEN
+        RETURN;
+    END IF;
+    IF NOT tenancy_internal.lock_audit(ARRAY['tenancy_internal.audit_chunks', p.relation, 'tenancy_internal.audit_chunks_default'],
+                                       'ACCESS EXCLUSIVE', 10) THEN
+        UPDATE tenancy_internal.audit_runs
+           SET notes = notes || format('%s was not dropped: the log is in use; call it again', partition) WHERE id = run;
+        RETURN;
+    END IF;
+    IF seal.action IN ('sealed', 'pruned') THEN
+        PERFORM tenancy_internal.append_seal(partition, p.from_at, p.to_at, 'dropped',
+                    format('retention: nobody keeps entries from before %s', to_char(p.to_at AT TIME ZONE 'UTC', 'YYYY-MM-DD')));
+        DELETE FROM tenancy_internal.audit_segments s WHERE s.partition = drop_audit_step.partition;
+    END IF;
+    EXECUTE format('DROP TABLE %s', p.relation);
+    UPDATE tenancy_internal.audit_runs SET partitions_dropped = partitions_dropped || drop_audit_step.partition WHERE id = run;
+END $$;
+
+-- The chunks of a partition that are past their retention.
+CREATE FUNCTION tenancy_internal.expired_chunks(relation regclass, most bigint)
+RETURNS TABLE (place tid, id bigint, tenant_id uuid, row_count smallint)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN QUERY EXECUTE format($q$
+        WITH cutoffs AS MATERIALIZED (SELECT c.tenant_id, c.cutoff FROM tenancy_internal.audit_cutoffs() c)
+        (SELECT c.ctid, c.id, c.tenant_id, c.row_count
+           FROM cutoffs r JOIN ONLY %1$s c ON c.tenant_id = r.tenant_id AND c.occurred_at < r.cutoff)
+         UNION ALL
+        (SELECT c.ctid, c.id, c.tenant_id, c.row_count
+           FROM ONLY %1$s c
+          WHERE (SELECT r.cutoff FROM cutoffs r WHERE r.tenant_id IS NULL) > '-infinity'
+            AND c.occurred_at < (SELECT r.cutoff FROM cutoffs r WHERE r.tenant_id IS NULL)
+            AND NOT EXISTS (SELECT FROM cutoffs r WHERE r.tenant_id = c.tenant_id))
+         ORDER BY 2 LIMIT $1$q$, relation) USING most;
+END $$;
+
+-- Deletes entries that are past their retention, as many as make a batch; whether there may be more.
+CREATE FUNCTION tenancy_internal.prune_audit_step(run bigint, partition text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    p record;
+    seal tenancy_internal.audit_seals := tenancy_internal.last_seal(partition);
+    -- What is sealed is read for each batch, in the segments that it touches.
+    batch bigint := CASE WHEN seal.action IN ('sealed', 'pruned') THEN 100000 ELSE 10000 END;
+    places tid[];
+    segments bigint[];
+    chunks bigint;
+    entries bigint;
+    tenants bigint;
+BEGIN
+    SELECT a.* INTO p FROM tenancy_internal.audit_partitions() a WHERE a.partition = prune_audit_step.partition;
+    IF NOT FOUND OR NOT tenancy_internal.lock_audit(ARRAY[p.relation], 'ROW EXCLUSIVE', 10) THEN
+        RETURN false;
+    END IF;
+    SELECT array_agg(e.place), array_agg(DISTINCT e.id >> 14), count(*), COALESCE(sum(e.row_count), 0), count(DISTINCT e.tenant_id)
+      INTO places, segments, chunks, entries, tenants
+      FROM tenancy_internal.expired_chunks(p.relation, batch) e;
+    IF chunks = 0 THEN
+        RETURN false;
+    END IF;
+    IF seal.action IN ('sealed', 'pruned') THEN
+        -- A new seal must not cover up what was done to the old one's entries.
+        IF seal.root IS DISTINCT FROM tenancy_internal.digest_partition(partition)
+           OR EXISTS (SELECT FROM (SELECT s.* FROM tenancy_internal.audit_segments s
+                                    WHERE s.partition = prune_audit_step.partition AND s.segment = ANY (segments)) AS s
+                        FULL JOIN tenancy_internal.digest_segments(p.relation, segments) d USING (segment)
+                       WHERE d.digest IS DISTINCT FROM s.digest) THEN
+            UPDATE tenancy_internal.audit_runs
+               SET notes = notes || format('%s is not as it was sealed, so nothing was deleted from it; see tenancy.verify_audit()', partition)
+             WHERE id = run;
+            RETURN false;
+        END IF;
+    END IF;
+    EXECUTE format('DELETE FROM ONLY %s WHERE ctid = ANY ($1)', p.relation) USING places;
+    IF seal.action IN ('sealed', 'pruned') THEN
+        DELETE FROM tenancy_internal.audit_segments s WHERE s.partition = prune_audit_step.partition AND s.segment = ANY (segments);
+        INSERT INTO tenancy_internal.audit_segments (partition, segment, chunks, digest)
+        SELECT prune_audit_step.partition, d.segment, d.chunks, d.digest FROM tenancy_internal.digest_segments(p.relation, segments) d;
+        PERFORM tenancy_internal.append_seal(partition, p.from_at, p.to_at, 'pruned',
+                    format('retention: deleted %s entries of %s tenants', entries, tenants));
+    END IF;
+    UPDATE tenancy_internal.audit_runs SET entries_deleted = entries_deleted + entries WHERE id = run;
+    PERFORM tenancy_internal.tell_audit_progress(run, format('deleted entries of %s that are past their retention', partition));
+    RETURN chunks = batch;
+END $$;
+
+-- Seals the next partition whose month is over, and gives its name; NULL where there is none.
+CREATE FUNCTION tenancy_internal.seal_audit_step(run bigint) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    p record;
+    note text;
+BEGIN
+    -- An hour, for a clock that is set back.
+    FOR p IN SELECT a.* FROM tenancy_internal.audit_partitions() a
+              WHERE a.to_at + interval '1 hour' <= clock_timestamp()
+                AND COALESCE((tenancy_internal.last_seal(a.partition)).action, 'dropped') = 'dropped'
+              ORDER BY a.from_at LOOP
+        -- An entry has the time of its statement, and may not be committed yet.
+        IF tenancy_internal.lock_audit(ARRAY[p.relation], 'SHARE', 2) THEN
+            INSERT INTO tenancy_internal.audit_segments (partition, segment, chunks, digest)
+            SELECT p.partition, d.segment, d.chunks, d.digest FROM tenancy_internal.digest_segments(p.relation, NULL) d;
+            PERFORM tenancy_internal.append_seal(p.partition, p.from_at, p.to_at, 'sealed', 'its month is over');
+            UPDATE tenancy_internal.audit_runs SET partitions_sealed = partitions_sealed || p.partition WHERE id = run;
+            RETURN p.partition;
+        END IF;
+        note := format('%s was not sealed: a transaction still writes to it; call it again', p.partition);
+        UPDATE tenancy_internal.audit_runs SET notes = notes || note WHERE id = run AND NOT note = ANY (notes);
+    END LOOP;
+    IF EXISTS (SELECT FROM ONLY tenancy_internal.audit_chunks_default c
+                WHERE c.occurred_at < date_trunc('month', now() AT TIME ZONE 'UTC') AT TIME ZONE 'UTC') THEN
+        note := 'entries of past months are in the default partition and were not sealed; CALL tenancy.maintain_audit() first';
+        UPDATE tenancy_internal.audit_runs SET notes = notes || note WHERE id = run;
+    END IF;
+    RETURN NULL;
+END $$;
+
+-- A procedure that commits has no SET clause and is no SECURITY DEFINER: it calls steps, and names everything in full.
+-- Its first COMMIT refuses a transaction block before anything is begun.
+CREATE PROCEDURE tenancy.maintain_audit() LANGUAGE plpgsql AS $$
+DECLARE
+    run bigint;
+    block bigint;
+    partition text;
+BEGIN
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    run := tenancy_internal.begin_audit_step('maintain');
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    IF tenancy_internal.stage_audit_step(run) THEN
+        block := 0;
+        WHILE block IS NOT NULL LOOP
+            COMMIT;
+            SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+            block := tenancy_internal.copy_audit_step(run, block);
+        END LOOP;
+    END IF;
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    PERFORM tenancy_internal.attach_audit_step(run);
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    FOREACH partition IN ARRAY tenancy_internal.expired_audit_step(true) LOOP
+        PERFORM tenancy_internal.drop_audit_step(run, partition);
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    END LOOP;
+    FOREACH partition IN ARRAY tenancy_internal.expired_audit_step(false) LOOP
+        WHILE tenancy_internal.prune_audit_step(run, partition) LOOP
+            COMMIT;
+            SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+        END LOOP;
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    END LOOP;
+    PERFORM tenancy_internal.end_audit_step(run);
+END $$;
+
+CREATE PROCEDURE tenancy.seal_audit() LANGUAGE plpgsql AS $$
+DECLARE
+    run bigint;
+BEGIN
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    run := tenancy_internal.begin_audit_step('seal');
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    WHILE tenancy_internal.seal_audit_step(run) IS NOT NULL LOOP
+        COMMIT;
+        SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    END LOOP;
+    PERFORM tenancy_internal.end_audit_step(run);
+END $$;
+
+-- Compares the log with its seals. Reads all of it; changes nothing, so it runs on a standby too.
+CREATE FUNCTION tenancy.verify_audit(known_digest text DEFAULT NULL) RETURNS TABLE (partition text, ok boolean, detail text)
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    p record;
+    broken text;
+    differ text;
+BEGIN
+    -- The chain
+    partition := 'tenancy.audit_seals';
+    SELECT CASE WHEN c.number <> c.place THEN format('seal %s is missing', c.place)
+                WHEN c.digest <> c.right_digest THEN format('seal %s was changed', c.number)
+                ELSE format('seal %s does not follow from the one before it', c.number) END
+      INTO broken
+      FROM (SELECT s.number, s.digest, s.previous, row_number() OVER w AS place, lag(s.digest) OVER w AS before,
+                   tenancy_internal.digest_seal(s) AS right_digest
+              FROM tenancy_internal.audit_seals s WINDOW w AS (ORDER BY s.number)) AS c
+     WHERE c.number <> c.place OR c.digest <> c.right_digest OR c.previous IS DISTINCT FROM c.before
+     ORDER BY c.number LIMIT 1;
+    IF broken IS NULL AND verify_audit.known_digest IS NOT NULL
+       AND NOT EXISTS (SELECT FROM tenancy_internal.audit_seals s WHERE encode(s.digest, 'hex') = lower(verify_audit.known_digest)) THEN
+        broken := 'the known digest is not in the chain: its end was removed, or all of it was made anew';
+    END IF;
+    ok := broken IS NULL;
+    detail := COALESCE(broken, (SELECT format('%s seals, the last one %s', max(s.number), (array_agg(encode(s.digest, 'hex') ORDER BY s.number DESC))[1])
+                                  FROM tenancy_internal.audit_seals s HAVING count(*) > 0),
+                       'no seal yet');
+    RETURN NEXT;
+
+    -- Each partition that is there or was sealed
+    FOR p IN
+        SELECT COALESCE(a.partition, s.partition) AS partition, a.relation, a.to_at, s.number, s.action, s.root, s.reason, s.chunks
+          FROM tenancy_internal.audit_partitions() a
+          FULL JOIN (SELECT DISTINCT ON (l.partition) l.* FROM tenancy_internal.audit_seals l ORDER BY l.partition, l.number DESC) AS s
+            ON s.partition = a.partition
+         ORDER BY COALESCE(a.from_at, s.from_at), 1
+    LOOP
+        partition := p.partition;
+        IF p.relation IS NULL THEN
+            ok := p.action = 'dropped';
+            detail := CASE WHEN ok THEN format('dropped with seal %s: %s', p.number, p.reason)
+                           ELSE format('sealed with %s chunks (seal %s), and is gone', p.chunks, p.number) END;
+        ELSIF p.number IS NULL OR p.action = 'dropped' THEN
+            ok := NULL;
+            detail := CASE WHEN p.to_at <= clock_timestamp() THEN 'not sealed; CALL tenancy.seal_audit()'
+                           ELSE 'not sealed, for its time is not over' END;
+        ELSIF p.root IS DISTINCT FROM tenancy_internal.digest_partition(p.partition) THEN
+            ok := false;
+            detail := format('tenancy_internal.audit_segments is not as seal %s has it', p.number);
+        ELSE
+            SELECT string_agg(format('chunks %s to %s: %s', d.segment << 14, ((d.segment + 1) << 14) - 1,
+                                     CASE WHEN d.found > d.sealed THEN format('%s more than sealed', d.found - d.sealed)
+                                          WHEN d.found < d.sealed THEN format('%s of %s are missing', d.sealed - d.found, d.sealed)
+                                          ELSE 'changed' END), '; ' ORDER BY d.segment)
+              INTO differ
+              FROM (SELECT segment, COALESCE(n.chunks, 0) AS found, COALESCE(t.chunks, 0) AS sealed
+                      FROM tenancy_internal.digest_segments(p.relation, NULL) n
+                      FULL JOIN (SELECT g.* FROM tenancy_internal.audit_segments g WHERE g.partition = p.partition) AS t USING (segment)
+                     WHERE n.digest IS DISTINCT FROM t.digest
+                     ORDER BY segment LIMIT 10) AS d;
+            ok := differ IS NULL;
+            detail := COALESCE(differ, format('%s chunks as seal %s has them', p.chunks, p.number));
+        END IF;
+        RETURN NEXT;
+    END LOOP;
+    FOR partition, ok, detail IN
+        SELECT 'audit_chunks_default', NULL::boolean, 'entries that are not sealed; CALL tenancy.maintain_audit()'
+         WHERE EXISTS (SELECT FROM ONLY tenancy_internal.audit_chunks_default)
+    LOOP
+        RETURN NEXT;
+    END LOOP;
+
+    -- What keeps entries from being written
+    FOR partition, ok, detail IN
+        SELECT t.relation::text, false, 'a trigger of the audit is missing, altered or disabled; call tenancy.audit_table() again'
+          FROM tenancy.audited_tables t WHERE NOT t.is_enforced
+         UNION ALL
+        SELECT concat_ws(' ', 'role ' || NULLIF(s.setrole, 0)::regrole, 'database ' || quote_ident(d.datname)), false,
+               'stores ' || c || ', which keeps triggers from firing'
+          FROM pg_db_role_setting s LEFT JOIN pg_database d ON d.oid = s.setdatabase, unnest(s.setconfig) AS c
+         WHERE c ILIKE 'session_replication_role=%' AND c NOT ILIKE '%=origin' AND c NOT ILIKE '%=local'
+           AND s.setdatabase IN (0, (SELECT b.oid FROM pg_database b WHERE b.datname = current_database()))
+         UNION ALL
+        SELECT 'server', false, 'is configured with session_replication_role=' || g.reset_val || ', which keeps triggers from firing'
+          FROM pg_settings g WHERE g.name = 'session_replication_role' AND g.reset_val = 'replica' AND g.source = 'configuration file'
+    LOOP
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
+REVOKE ALL ON ROUTINE tenancy_internal.take_audit_turn(), tenancy_internal.give_audit_turn(),
+    tenancy_internal.begin_audit_step(text), tenancy_internal.end_audit_step(bigint),
+    tenancy_internal.stage_audit_step(bigint), tenancy_internal.copy_audit_step(bigint, bigint),
+    tenancy_internal.attach_audit_step(bigint), tenancy_internal.expired_audit_step(boolean),
+    tenancy_internal.drop_audit_step(bigint, text), tenancy_internal.prune_audit_step(bigint, text),
+    tenancy_internal.seal_audit_step(bigint) FROM PUBLIC;
+
+COMMENT ON TABLE tenancy_internal.audit_retention IS 'how long entries of the log are kept, where that was said';
+COMMENT ON TABLE tenancy_internal.audit_runs IS 'what maintenance and sealing of the log did';
+COMMENT ON TABLE tenancy_internal.audit_segments IS 'digests of sealed partitions, by spans of chunk ids';
+COMMENT ON TABLE tenancy_internal.audit_seals IS 'the chain of seals';
+COMMENT ON VIEW tenancy.audit_retention IS 'how long entries are kept: by tenant, and where tenant_id is NULL those of all others';
+COMMENT ON VIEW tenancy.audit_maintenance IS 'the runs of tenancy.maintain_audit() and tenancy.seal_audit(), and what each did';
+COMMENT ON COLUMN tenancy.audit_maintenance.state IS 'running, done, or interrupted: the next run does what was left';
+COMMENT ON COLUMN tenancy.audit_maintenance.entries_moved IS 'rows of the log that went from the default partition to that of their month';
+COMMENT ON COLUMN tenancy.audit_maintenance.entries_deleted IS 'one by one, for who keeps them shorter than others; a dropped partition is not counted';
+COMMENT ON COLUMN tenancy.audit_maintenance.notes IS 'what could not be done now';
+COMMENT ON VIEW tenancy.audit_seals IS 'what the log was when its months were closed, each seal bound to the one before';
+COMMENT ON COLUMN tenancy.audit_seals.action IS 'sealed; pruned, which replaces the seal before; dropped, which is the last';
+COMMENT ON COLUMN tenancy.audit_seals.digest IS 'SHA-256 over the entries, this row and the digest before; keep a copy of the last one elsewhere';
+COMMENT ON FUNCTION tenancy.set_audit_retention(interval, text) IS
+    'how long entries of the audit log are kept, of a tenant or (tenant NULL) of all others; keep NULL takes a tenant''s own back';
+COMMENT ON PROCEDURE tenancy.maintain_audit() IS
+    'makes partitions of the audit log ahead, moves strays into theirs, removes what is past its retention; call it daily';
+COMMENT ON PROCEDURE tenancy.seal_audit() IS 'seals the months of the audit log that are over; call it after tenancy.maintain_audit()';
+COMMENT ON FUNCTION tenancy.verify_audit(text) IS
+    'compares the audit log with its seals, and looks for what keeps entries from being written; ok is NULL for what is not sealed';
+COMMENT ON FUNCTION tenancy_internal.audit_partitions() IS 'the partitions of the log for a span of time';
+COMMENT ON FUNCTION tenancy_internal.audit_cutoffs() IS 'up to when entries are past their retention, by tenant; NULL: all others';
+COMMENT ON FUNCTION tenancy_internal.audit_horizon() IS 'before this, nobody''s entries are kept';
+COMMENT ON FUNCTION tenancy_internal.lock_audit(regclass[], text, integer) IS 'locks all of the relations or none, waiting briefly';
+COMMENT ON FUNCTION tenancy_internal.take_audit_turn() IS 'lets this session maintain or seal the log until it gives the turn back or fails';
+COMMENT ON FUNCTION tenancy_internal.give_audit_turn() IS 'gives the turn back';
+COMMENT ON FUNCTION tenancy_internal.begin_audit_step(text) IS 'a step of maintain_audit and seal_audit: takes the turn';
+COMMENT ON FUNCTION tenancy_internal.end_audit_step(bigint) IS 'a step of maintain_audit and seal_audit: reports and gives the turn back';
+COMMENT ON FUNCTION tenancy_internal.tell_audit_progress(bigint, text) IS 'says how far a run has come, not too often';
+COMMENT ON FUNCTION tenancy_internal.stage_audit_partition(timestamptz) IS 'a table for the entries of a month that is to become a partition';
+COMMENT ON FUNCTION tenancy_internal.stage_audit_step(bigint) IS 'a step of maintain_audit: whether there are entries to move, and tables for them';
+COMMENT ON FUNCTION tenancy_internal.copy_audit_step(bigint, bigint) IS 'a step of maintain_audit: copies entries of the default partition';
+COMMENT ON FUNCTION tenancy_internal.attach_audit_step(bigint) IS 'a step of maintain_audit: makes partitions and empties the default one';
+COMMENT ON FUNCTION tenancy_internal.expired_audit_step(boolean) IS 'a step of maintain_audit: the partitions to be dropped, or to be looked through';
+COMMENT ON FUNCTION tenancy_internal.drop_audit_step(bigint, text) IS 'a step of maintain_audit: drops a partition that is past all retention';
+COMMENT ON FUNCTION tenancy_internal.prune_audit_step(bigint, text) IS 'a step of maintain_audit: deletes a batch of entries past their retention';
+COMMENT ON FUNCTION tenancy_internal.seal_audit_step(bigint) IS 'a step of seal_audit: seals the next partition';
+COMMENT ON FUNCTION tenancy_internal.expired_chunks(regclass, bigint) IS 'rows of a partition that are past their retention';
+COMMENT ON FUNCTION tenancy_internal.digest(text, bytea[]) IS 'SHA-256 over a purpose and parts, each with its length';
+COMMENT ON FUNCTION tenancy_internal.bytes(text) IS 'a text as the bytes that are stored';
+COMMENT ON FUNCTION tenancy_internal.digest_segments(regclass, bigint[]) IS 'the digests of what lies in a partition now';
+COMMENT ON FUNCTION tenancy_internal.digest_partition(text) IS 'the digest over the segments of a partition on record';
+COMMENT ON FUNCTION tenancy_internal.digest_seal(tenancy_internal.audit_seals) IS 'the digest that a seal must have';
+COMMENT ON FUNCTION tenancy_internal.last_seal(text) IS 'the last seal of a partition';
+COMMENT ON FUNCTION tenancy_internal.append_seal(text, timestamptz, timestamptz, text, text) IS 'adds a link to the chain of seals';

@@ -11,7 +11,7 @@ BEGIN
                                  'current_tenant_id', 'current_tenant_number', 'current_tenant_code',
                                  'set_tenant_signed', 'session_nonce', 'context_dimension')
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON FUNCTION %s FROM PUBLIC', f);
+        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);
     END LOOP;
 END $$;
 

@@ -37,6 +37,8 @@ pub enum State {
     ForeignKeyViolation,
     /// 0A000
     FeatureNotSupported,
+    /// 55006
+    ObjectInUse,
 }
 
 /// What a user sees of a refusal.

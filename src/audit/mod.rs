@@ -4,6 +4,8 @@
 mod guard;
 mod history;
 mod plan;
+mod retention;
+mod seal;
 mod store;
 
 pgrx::extension_sql_file!(
@@ -26,7 +28,11 @@ pgrx::extension_sql_file!(
         tenancy_internal::audit_tenant,
         tenancy_internal::is_audited,
         tenancy_internal::note_audit_drops,
-        tenancy_internal::guard_audit
+        tenancy_internal::guard_audit,
+        retention::tenancy::set_audit_retention,
+        retention::tenancy_internal::take_audit_turn,
+        retention::tenancy_internal::give_audit_turn,
+        seal::tenancy_internal::digest
     ]
 );
 

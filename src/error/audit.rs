@@ -25,6 +25,8 @@ pub enum AuditError {
     NoKey { table: QualifiedName },
     NotAKey { table: QualifiedName, columns: Vec<String> },
     NoSuchTransaction { transaction: i64 },
+    ImpossibleRetention { given: String },
+    AlreadyMaintained,
     RevertConflicts { transaction: i64, conflicts: usize, first: String },
 }
 
@@ -116,6 +118,14 @@ impl AuditError {
             E::NoSuchTransaction { transaction } => {
                 face(UndefinedObject, format!("the log has no changes of transaction {transaction} by this tenant"))
                     .hint("tenancy.audit_log and tenancy.tenant_activity(...) show the transactions.")
+            }
+            E::ImpossibleRetention { given } => {
+                face(InvalidParameterValue, format!("entries cannot be kept for \"{given}\""))
+                    .hint("Give an interval between nothing and 1000 years, such as '90 days'.")
+            }
+            E::AlreadyMaintained => {
+                face(ObjectInUse, "the audit log is being maintained or sealed by another session".into())
+                    .hint("Wait for it to end; tenancy.audit_maintenance shows who does it and how far it is.")
             }
             E::RevertConflicts { transaction, conflicts, first } => face(
                 NotInPrerequisiteState,

@@ -10,6 +10,7 @@ use super::compat;
 use super::planner;
 use super::report;
 use super::role;
+use super::tag;
 use crate::error::TenancyError;
 use crate::model::Key;
 use crate::model::context::{self, Assigned, FOREVER, Lifetime, Mode, Origin, Permission, Source, Stamp};
@@ -262,7 +263,10 @@ pub fn current() -> Result<Assigned, TenancyError> {
                 });
             }
         }
-        _ => SEAL.set(Some((now, assigned.key))),
+        _ => {
+            SEAL.set(Some((now, assigned.key)));
+            tag::begin(&assigned.key);
+        }
     }
     Ok(assigned)
 }
@@ -450,8 +454,16 @@ unsafe extern "C-unwind" fn check(
         TAINT.set(Some(Taint::Client));
     }
     match checked(bytes, source) {
-        Ok(None) => true,
+        Ok(None) => {
+            if source == Source::Session {
+                tag::end();
+            }
+            true
+        }
         Ok(Some(accepted)) => {
+            if source == Source::Session && !ADOPTING.get() {
+                tag::begin(&accepted.assigned.key);
+            }
             if let Some(marked) = &accepted.marked {
                 // SAFETY: guc.c allocated the old value with the allocator that guc_free belongs to.
                 unsafe {

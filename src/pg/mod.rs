@@ -23,6 +23,7 @@ pub mod settings;
 pub mod signing;
 pub mod spi;
 mod table;
+mod tag;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
 pub mod trigger;

@@ -21,6 +21,7 @@ impl From<State> for PgSqlErrorCode {
             State::NotNullViolation => Self::ERRCODE_NOT_NULL_VIOLATION,
             State::ForeignKeyViolation => Self::ERRCODE_FOREIGN_KEY_VIOLATION,
             State::FeatureNotSupported => Self::ERRCODE_FEATURE_NOT_SUPPORTED,
+            State::ObjectInUse => Self::ERRCODE_OBJECT_IN_USE,
         }
     }
 }

@@ -59,6 +59,8 @@ static EXPLAIN_GUARD: GucSetting<ExplainGuard> = GucSetting::<ExplainGuard>::new
 static SESSION_HYGIENE: GucSetting<SessionHygiene> = GucSetting::<SessionHygiene>::new(SessionHygiene::Auto);
 static FENCE_SUPERUSERS: GucSetting<bool> = GucSetting::<bool>::new(true);
 static AUDIT_QUERIES: GucSetting<bool> = GucSetting::<bool>::new(false);
+static LOG_CONTEXT: GucSetting<bool> = GucSetting::<bool>::new(false);
+static TAG_LOG: GucSetting<bool> = GucSetting::<bool>::new(false);
 static FOLD_TENANT: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Defines the settings; called once, from `_PG_init`, before `guc::define` reserves the prefix.
@@ -113,6 +115,22 @@ pub fn define() {
         flags,
     );
     GucRegistry::define_bool_guc(
+        c"tenancy.log_context",
+        c"Whether each transaction of a tenant writes a line to the server's log: tenant, role and client.",
+        c"",
+        &LOG_CONTEXT,
+        GucContext::Suset,
+        flags,
+    );
+    GucRegistry::define_bool_guc(
+        c"tenancy.tag_log",
+        c"Whether application_name is tenant:<code> in a tenant's transaction, for log_line_prefix and pg_stat_activity.",
+        c"",
+        &TAG_LOG,
+        GucContext::Suset,
+        flags,
+    );
+    GucRegistry::define_bool_guc(
         c"tenancy.fold_tenant",
         c"Lets the planner prune partitions by the tenant of the transaction where a plan is made for one use.",
         c"",
@@ -163,4 +181,14 @@ pub fn fold_tenant() -> bool {
 /// What `tenancy.audit_queries` says.
 pub fn audit_queries() -> bool {
     AUDIT_QUERIES.get()
+}
+
+/// What `tenancy.log_context` says.
+pub fn log_context() -> bool {
+    LOG_CONTEXT.get()
+}
+
+/// What `tenancy.tag_log` says.
+pub fn tag_log() -> bool {
+    TAG_LOG.get()
 }

@@ -125,13 +125,20 @@ pub fn note_as(kind: Violation, what: &str) {
     with_counters(|counters| counters.0[kind.index()].add(now()));
     let tenant = guc::apparent_tenant().map_or("none".to_owned(), |key| format!("\"{key}\""));
     let (role, client) = (role_name(), client());
+    log(format!("tenancy violation {}: tenant {tenant}, role {role}, client {client}: {what}", kind.name()));
+}
+
+/// Writes a line to the server's log, without the statement at hand.
+fn log(line: String) {
     LOGGING.set(true);
-    ereport!(
-        PgLogLevel::LOG_SERVER_ONLY,
-        PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION,
-        format!("tenancy violation {}: tenant {tenant}, role {role}, client {client}: {what}", kind.name())
-    );
+    ereport!(PgLogLevel::LOG_SERVER_ONLY, PgSqlErrorCode::ERRCODE_SUCCESSFUL_COMPLETION, line);
     LOGGING.set(false);
+}
+
+/// Writes down that the transaction belongs to a tenant (`tenancy.log_context`): its code, the role and the client.
+pub fn log_context(code: &str) {
+    let (role, client) = (role_name(), client());
+    log(format!("tenancy context: tenant \"{code}\", role {role}, client {client}"));
 }
 
 fn now() -> i64 {

@@ -182,13 +182,14 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 6] = [
+const ADMIN_RIGHTS: [&str; 7] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
     "SELECT ON tenancy.protected_tables, tenancy.protected_schemas, tenancy.exempt_roles, tenancy.violations",
     "SELECT ON tenancy.signing_keys, tenancy.role_bindings",
     "SELECT ON tenancy.audited_tables, tenancy.audit_log",
+    "SELECT ON tenancy.audit_retention, tenancy.audit_maintenance, tenancy.audit_seals",
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
@@ -197,7 +198,7 @@ pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
         spi::run(&Sql::text("GRANT ").then(right).then(" TO ").ident(&role), &[])?;
     }
     for function in admin_functions()? {
-        spi::run(&Sql::text("GRANT EXECUTE ON FUNCTION ").deparsed(&function).then(" TO ").ident(&role), &[])?;
+        spi::run(&Sql::text("GRANT EXECUTE ON ROUTINE ").deparsed(&function).then(" TO ").ident(&role), &[])?;
     }
     Ok(())
 }
@@ -205,7 +206,7 @@ pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
 pub fn revoke_admin(role: Oid) -> Result<(), TenancyError> {
     let role = role::name_of(role)?;
     for function in admin_functions()? {
-        spi::run(&Sql::text("REVOKE EXECUTE ON FUNCTION ").deparsed(&function).then(" FROM ").ident(&role), &[])?;
+        spi::run(&Sql::text("REVOKE EXECUTE ON ROUTINE ").deparsed(&function).then(" FROM ").ident(&role), &[])?;
     }
     for right in ADMIN_RIGHTS.iter().rev() {
         spi::run(&Sql::text("REVOKE ").then(right).then(" FROM ").ident(&role), &[])?;
@@ -213,13 +214,15 @@ pub fn revoke_admin(role: Oid) -> Result<(), TenancyError> {
     Ok(())
 }
 
-/// The functions that only administrators may call: those PUBLIC may not, but for those of superusers.
+/// The functions that only administrators may call: those PUBLIC may not, but for those of superusers. A procedure that
+/// commits runs with its caller's rights, so its steps are among them.
 fn admin_functions() -> Result<Vec<Deparsed>, TenancyError> {
     spi::read(
         &Sql::text(
             "SELECT p.oid::pg_catalog.regprocedure::text
                FROM pg_catalog.pg_proc p
-              WHERE p.pronamespace = 'tenancy'::pg_catalog.regnamespace
+              WHERE (p.pronamespace = 'tenancy'::pg_catalog.regnamespace
+                     OR p.pronamespace = 'tenancy_internal'::pg_catalog.regnamespace AND p.proname ~ '_step$')
                 AND p.prokind IN ('f', 'p')
                 AND p.proname NOT IN ('grant_admin', 'revoke_admin', 'exempt_role', 'unexempt_role', 'add_signing_key',
                                       'retire_signing_key', 'sign_tenant_token', 'bind_role', 'unbind_role',

@@ -10,6 +10,7 @@ pub mod layout;
 mod log;
 mod origin;
 pub mod read;
+pub mod turn;
 
 use super::trigger;
 use crate::error::TenancyError;
@@ -23,6 +24,7 @@ use uuid::Uuid;
 pub fn watch() {
     layout::watch();
     log::watch();
+    turn::watch();
 }
 
 /// Writes down what the trigger at hand was fired for.

@@ -1,0 +1,8 @@
+//! The audit log as programs meet it.
+
+#[path = "audit/access.rs"]
+mod access;
+#[path = "audit/retention.rs"]
+mod retention;
+#[path = "audit/seals.rs"]
+mod seals;
