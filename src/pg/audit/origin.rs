@@ -24,8 +24,10 @@ thread_local! {
     static ADDRESS: OnceCell<Option<String>> = const { OnceCell::new() };
 }
 
-/// The longest statement that is kept.
-const MOST_QUERY_BYTES: usize = 4000;
+/// The longest statement that is kept, and the longest of what a client says of itself: together they leave room for images
+/// on a page of the log.
+const MOST_QUERY_BYTES: i32 = 4000;
+const MOST_SETTING_BYTES: i32 = 500;
 
 /// Who runs the statement at hand.
 pub fn of_statement() -> Origin {
@@ -40,7 +42,7 @@ pub fn of_statement() -> Origin {
             client: setting(c"app.client_ip").or_else(address),
             user_agent: setting(c"app.user_agent"),
             application_name: text(pg_sys::application_name),
-            query: beginning(query),
+            query: beginning(query, MOST_QUERY_BYTES),
         }
     }
 }
@@ -65,7 +67,7 @@ impl Origin {
 /// A setting's value; None where it is not set, or empty.
 fn setting(name: &CStr) -> Option<pg_sys::Datum> {
     // SAFETY: a missing setting gives NULL; the value is copied at once.
-    unsafe { text(pg_sys::GetConfigOption(name.as_ptr(), true, false)) }
+    unsafe { beginning(pg_sys::GetConfigOption(name.as_ptr(), true, false), MOST_SETTING_BYTES) }
 }
 
 /// # Safety
@@ -79,14 +81,14 @@ unsafe fn text(from: *const c_char) -> Option<pg_sys::Datum> {
 
 /// # Safety
 /// NULL or a C string in the database's encoding.
-unsafe fn beginning(from: *const c_char) -> Option<pg_sys::Datum> {
-    if from.is_null() {
-        return None;
-    }
+unsafe fn beginning(from: *const c_char, most_bytes: i32) -> Option<pg_sys::Datum> {
     // SAFETY: the caller's; the length is clipped to whole characters.
     unsafe {
+        if from.is_null() || *from == 0 {
+            return None;
+        }
         let length = CStr::from_ptr(from).to_bytes().len().min(i32::MAX as usize) as i32;
-        let kept = pg_sys::pg_mbcliplen(from, length, MOST_QUERY_BYTES as i32);
+        let kept = pg_sys::pg_mbcliplen(from, length, most_bytes);
         Some(pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(from, kept)))
     }
 }
