@@ -221,10 +221,12 @@ impl Entry {
 /// # Safety
 /// `range_table` holds range table entries, `permissions` (from PostgreSQL 16) the list they refer to; both stay.
 pub unsafe fn entries(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) -> impl Iterator<Item = Entry> {
-    // SAFETY: the caller vouches for the list, which may be NULL.
-    let length = unsafe { range_table.as_ref() }.map_or(0, |list| list.length);
-    // SAFETY: the caller vouches for both lists; an index is below the length.
-    (0..length).filter_map(move |index| unsafe { entry(pg_sys::list_nth(range_table, index).cast(), permissions) })
+    // SAFETY: the caller vouches for the list, which may be NULL; it has as many cells as it says.
+    let cells = unsafe {
+        range_table.as_ref().map_or(&[][..], |list| std::slice::from_raw_parts(list.elements, list.length as usize))
+    };
+    // SAFETY: the caller vouches for both lists, whose cells are entries.
+    cells.iter().filter_map(move |cell| unsafe { entry(cell.ptr_value.cast(), permissions) })
 }
 
 /// A range table entry as the executor checks it, None where it names no relation.
