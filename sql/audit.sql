@@ -179,7 +179,7 @@ CREATE VIEW tenancy.audited_tables AS
 SELECT t.relation, t.row_images, t.ignore_columns, t.redact_columns, t.skip_unchanged,
        (SELECT tenancy_internal.tenant_column(p.relation, p.tenant_column) FROM tenancy_internal.protected_tables p
          WHERE p.relation = t.relation) AS tenant_column,
-       tenancy_internal.is_audited(t.relation) AS is_enforced, NULLIF(t.root, t.relation) AS part_of, t.audited_at, t.audited_by
+       tenancy_internal.is_audited(t.relation) AS is_enforced, CASE WHEN t.root <> t.relation THEN t.root END AS part_of, t.audited_at, t.audited_by
   FROM tenancy_internal.audited_tables t;
 
 -- Each row of the log for itself; whose they are is for the reader to ask.
@@ -286,15 +286,15 @@ BEGIN
 END $$;
 
 -- ALWAYS: session_replication_role = replica must not switch them off.
-CREATE EVENT TRIGGER tenancy_audit_drops ON sql_drop EXECUTE FUNCTION tenancy_internal.note_audit_drops();
-ALTER EVENT TRIGGER tenancy_audit_drops ENABLE ALWAYS;
-CREATE EVENT TRIGGER tenancy_audit_ddl ON ddl_command_end
+CREATE EVENT TRIGGER tenancy_keep_audit_drops ON sql_drop EXECUTE FUNCTION tenancy_internal.note_audit_drops();
+ALTER EVENT TRIGGER tenancy_keep_audit_drops ENABLE ALWAYS;
+CREATE EVENT TRIGGER tenancy_keep_audit ON ddl_command_end
     WHEN TAG IN ('ALTER TABLE', 'ALTER TRIGGER', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE TRIGGER')
     EXECUTE FUNCTION tenancy_internal.guard_audit();
-ALTER EVENT TRIGGER tenancy_audit_ddl ENABLE ALWAYS;
+ALTER EVENT TRIGGER tenancy_keep_audit ENABLE ALWAYS;
 
-COMMENT ON EVENT TRIGGER tenancy_audit_drops IS 'takes dropped tables off the record, and keeps the triggers of the audit';
-COMMENT ON EVENT TRIGGER tenancy_audit_ddl IS 'keeps audited tables audited, with their new partitions and children (tenancy.ddl_guard)';
+COMMENT ON EVENT TRIGGER tenancy_keep_audit_drops IS 'takes dropped tables off the record, and keeps the triggers of the audit';
+COMMENT ON EVENT TRIGGER tenancy_keep_audit IS 'keeps audited tables audited, with their new partitions and children (tenancy.ddl_guard)';
 COMMENT ON TABLE tenancy_internal.audited_tables IS 'what is audited, and how';
 COMMENT ON TABLE tenancy_internal.audit_layouts IS 'how images of rows are to be read: the columns of audited tables as they were';
 COMMENT ON TABLE tenancy_internal.audit_chunks IS 'the log: what one statement did to rows of one tenant; tenancy.audit_log shows it';

@@ -362,3 +362,199 @@ impl Step {
         }
     }
 }
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn ident(name: &str) -> Ident {
+        Ident::new(name).unwrap()
+    }
+
+    fn member(oid: u32, name: &str) -> Member {
+        let column = |name: &str, is_key| Column { name: name.to_owned(), is_key, is_generated: false };
+        Member {
+            oid,
+            name: QualifiedName { schema: ident("public"), name: ident(name) },
+            kind: 'r',
+            is_temporary: false,
+            is_system: false,
+            partition_of: None,
+            inherits: false,
+            is_owned: true,
+            columns: vec![column("id", true), column("tenant_id", false), column("note", false)],
+            triggers: Vec::new(),
+            root: None,
+        }
+    }
+
+    fn found(trigger: Trigger) -> Found {
+        Found {
+            name: trigger.name(),
+            kind: trigger.kind(),
+            enabled: trigger.enabled(),
+            old_rows: trigger.old_rows().map(str::to_owned),
+            new_rows: trigger.new_rows().map(str::to_owned),
+            is_ours: true,
+        }
+    }
+
+    fn statements(steps: &[Step]) -> Vec<String> {
+        steps.iter().map(|step| step.statement().to_string()).collect()
+    }
+
+    fn request() -> Request {
+        Request {
+            ignored: Vec::new(),
+            redacted: Vec::new(),
+            images: Images::Diff,
+            skips_unchanged: true,
+            tenant_column: None,
+            allows_unscoped: false,
+        }
+    }
+
+    fn protected() -> Protection {
+        Protection::By(ident("tenant_id"))
+    }
+
+    #[test]
+    fn a_table_gets_a_trigger_for_each_statement_and_one_for_replication() {
+        let steps = audit(&[member(1, "orders")]).unwrap();
+        assert_eq!(steps.len(), 6);
+        assert_eq!(
+            statements(&steps)[1],
+            "CREATE TRIGGER tenancy_audit_update AFTER UPDATE ON public.orders REFERENCING OLD TABLE AS tenancy_old \
+             NEW TABLE AS tenancy_new FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.audit_rows()"
+        );
+        assert_eq!(statements(&steps)[5], "ALTER TABLE public.orders ENABLE REPLICA TRIGGER tenancy_audit_replica");
+    }
+
+    #[test]
+    fn nothing_is_done_twice_and_what_was_altered_is_put_right() {
+        let mut orders = member(1, "orders");
+        orders.triggers = FOR_STATEMENTS.into_iter().map(found).collect();
+        assert_eq!(audit(std::slice::from_ref(&orders)).unwrap(), []);
+        orders.triggers[0].enabled = 'D';
+        orders.triggers[1].old_rows = None;
+        orders.triggers.remove(2);
+        assert_eq!(
+            statements(&audit(&[orders]).unwrap())
+                .iter()
+                .map(|sql| sql.split(" ON ").next().unwrap_or_default().to_owned())
+                .collect::<Vec<_>>(),
+            [
+                "ALTER TABLE public.orders ENABLE TRIGGER tenancy_audit_insert",
+                "DROP TRIGGER tenancy_audit_update",
+                "CREATE TRIGGER tenancy_audit_update AFTER UPDATE",
+                "CREATE TRIGGER tenancy_audit_delete AFTER DELETE",
+            ]
+        );
+    }
+
+    #[test]
+    fn a_partition_has_its_parents_trigger_for_rows() {
+        let (mut parent, mut part) = (member(1, "events"), member(2, "events_1"));
+        parent.kind = 'p';
+        part.partition_of = Some(parent.name.clone());
+        let steps = audit(&[parent.clone(), part.clone()]).unwrap();
+        let of_part: Vec<String> = statements(&steps).into_iter().filter(|sql| sql.contains("events_1")).collect();
+        assert_eq!(of_part.len(), 4);
+        assert!(of_part.iter().all(|sql| sql.contains("FOR EACH STATEMENT")));
+        parent.triggers = FOR_STATEMENTS.into_iter().map(found).collect();
+        part.triggers = parent.triggers.clone();
+        let drops = statements(&unaudit(&[parent, part]));
+        assert_eq!(drops.len(), 9);
+        assert!(!drops.contains(&"DROP TRIGGER tenancy_audit_replica ON public.events_1".to_owned()));
+    }
+
+    #[test]
+    fn a_family_by_inheritance_is_audited_row_by_row() {
+        let (mut parent, mut child) = (member(1, "base"), member(2, "derived"));
+        parent.inherits = true;
+        child.inherits = true;
+        parent.triggers = FOR_STATEMENTS.into_iter().map(found).collect();
+        let steps = statements(&audit(&[parent, child]).unwrap());
+        assert_eq!(steps.iter().filter(|sql| sql.starts_with("DROP TRIGGER")).count(), 4);
+        assert_eq!(steps.iter().filter(|sql| sql.contains("ENABLE ALWAYS TRIGGER tenancy_audit_row")).count(), 2);
+    }
+
+    #[test]
+    fn a_trigger_of_another_making_is_not_touched() {
+        let mut orders = member(1, "orders");
+        orders.triggers = vec![Found { is_ours: false, ..found(Trigger::Insert) }];
+        let name = orders.name.clone();
+        assert_eq!(
+            audit(&[orders]).unwrap_err(),
+            AuditError::ReservedTrigger { table: name, trigger: ident("tenancy_audit_insert") }.into()
+        );
+    }
+
+    #[test]
+    fn a_table_without_tenants_is_audited_on_purpose_only() {
+        let family = [member(1, "orders")];
+        let check = |request: &Request, protection| check(&family, request, &protection);
+        assert_eq!(check(&request(), protected()), Ok(()));
+        assert_eq!(check(&request(), Protection::WithoutColumn), Ok(()));
+        assert!(matches!(check(&request(), Protection::None), Err(TenancyError::Audit(AuditError::Unscoped { .. }))));
+        assert_eq!(check(&Request { allows_unscoped: true, ..request() }, Protection::None), Ok(()));
+        let named = Request { tenant_column: Some(ident("other")), ..request() };
+        assert!(matches!(
+            check(&named, protected()),
+            Err(TenancyError::Audit(AuditError::OtherTenantColumn { column: Some(_), .. }))
+        ));
+        assert!(matches!(
+            check(&named, Protection::None),
+            Err(TenancyError::Audit(AuditError::UnprotectedColumn { .. }))
+        ));
+    }
+
+    #[test]
+    fn columns_that_are_left_out_exist_and_are_no_key() {
+        let family = [member(1, "orders")];
+        let refused = |ignored: &[&str], redacted: &[&str]| {
+            let names = |names: &[&str]| names.iter().map(|name| (*name).to_owned()).collect();
+            let request = Request { ignored: names(ignored), redacted: names(redacted), ..request() };
+            check(&family, &request, &protected()).err()
+        };
+        assert_eq!(refused(&["note"], &["tenant_id"]), None);
+        assert!(matches!(refused(&["nope"], &[]), Some(TenancyError::Audit(AuditError::UnknownColumn { .. }))));
+        assert!(matches!(refused(&[], &["id"]), Some(TenancyError::Audit(AuditError::KeyColumn { .. }))));
+        assert!(matches!(
+            refused(&["note"], &["note"]),
+            Some(TenancyError::Audit(AuditError::BothIgnoredAndRedacted { .. }))
+        ));
+    }
+
+    #[test]
+    fn what_is_no_table_of_ones_own_is_refused() {
+        let refused = |change: &dyn Fn(&mut Member)| {
+            let mut table = member(1, "x");
+            change(&mut table);
+            check(&[table], &request(), &protected()).err()
+        };
+        assert_eq!(refused(&|_| {}), None);
+        assert!(matches!(
+            refused(&|table| table.kind = 'v'),
+            Some(TenancyError::Audit(AuditError::NotATable { kind: "view", .. }))
+        ));
+        assert!(matches!(
+            refused(&|table| table.is_temporary = true),
+            Some(TenancyError::Audit(AuditError::TemporaryTable { .. }))
+        ));
+        assert!(matches!(
+            refused(&|table| table.is_system = true),
+            Some(TenancyError::Audit(AuditError::SystemTable { .. }))
+        ));
+        assert!(matches!(
+            refused(&|table| table.partition_of = Some(member(2, "p").name)),
+            Some(TenancyError::Audit(AuditError::IsPartition { .. }))
+        ));
+        let mut foreign = member(2, "far");
+        foreign.kind = 'f';
+        assert!(matches!(
+            check(&[member(1, "x"), foreign], &request(), &protected()),
+            Err(TenancyError::Audit(AuditError::ForeignMember { .. }))
+        ));
+    }
+}

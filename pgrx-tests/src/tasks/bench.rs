@@ -3,6 +3,7 @@
 //!
 //! What the figures mean and how to read them: `pgrx-tests/bench/README.md`.
 
+mod audit;
 mod contests;
 mod facts;
 mod fence;

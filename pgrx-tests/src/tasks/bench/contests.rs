@@ -5,7 +5,7 @@ use postgres::Client;
 use uuid::Uuid;
 
 use super::{
-    fence,
+    audit, fence,
     sides::{self, Side},
     stand::{STOCK, Stand, TENANTS},
     statement::{Protocol, Sender, Template, Values},
@@ -18,6 +18,8 @@ pub struct Contest {
     pub what: String,
     /// At most this times the floor is allowed for ours.
     pub limit: Option<f64>,
+    /// So many times less than the first side that is not ours we may add to the floor.
+    pub apart: Option<f64>,
     /// How often it is done to count instructions.
     pub count: u64,
     /// How often it is done before anything is counted.
@@ -144,6 +146,7 @@ pub fn all() -> Vec<Contest> {
         ),
     ];
     contests.extend(fence::contests());
+    contests.extend(audit::contests());
     contests
 }
 
@@ -177,7 +180,7 @@ fn statement(
     if protocol == Protocol::Prepared {
         entries.push(entry(Side::Floor, Protocol::Binary, "the floor with binary parameters"));
     }
-    Contest { name, what: template.0.to_owned(), limit, count, warmup: 10, entries }
+    Contest { name, what: template.0.to_owned(), limit, apart: None, count, warmup: 10, entries }
 }
 
 /// How a transaction gets its tenant: on a stock server, ours, and as people write it.
@@ -191,6 +194,7 @@ fn set_tenant(name: &'static str, protocol: Protocol) -> Contest {
         name,
         what: format!("BEGIN; set one of 300 tenants, 10,000 are registered; COMMIT; extended protocol, {protocol:?}"),
         limit: Some(1.2),
+        apart: None,
         count: 300,
         warmup: 10,
         entries: vec![
@@ -217,6 +221,7 @@ fn visited() -> Contest {
         name: "visited",
         what: "BEGIN; tenancy.set_tenant; COMMIT".to_owned(),
         limit: Some(1.02),
+        apart: None,
         count: 200,
         warmup: 10,
         entries: vec![entry(100, false), entry(TENANTS, true)],
@@ -280,6 +285,7 @@ fn alternating() -> Contest {
         name: "alternating",
         what: "BEGIN; tenancy.set_tenant; prepared query; COMMIT".to_owned(),
         limit: Some(1.02),
+        apart: None,
         count: 300,
         warmup: 20,
         entries: vec![entry("one tenant all the time", false, 1), entry("two tenants by turns", true, 2)],

@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use postgres::Client;
 
 use super::{
-    fence, on_cpu,
+    audit, fence, on_cpu,
     sides::{self, Side},
     stand::{STOCK, Stand, TENANTS},
     statement::{Template, Values},
@@ -40,6 +40,7 @@ pub fn all() -> Vec<Fact> {
         Fact { name: "token", what: "what set_tenant_signed costs more than set_tenant, per call", tell: tokens::tell },
     ];
     facts.extend(fence::facts());
+    facts.extend(audit::facts());
     facts
 }
 

@@ -37,6 +37,7 @@ pub fn contests() -> Vec<Contest> {
             name: "fence-tpcb",
             what: "BEGIN; set_tenant; TPC-B on protected tables; COMMIT; prepared".to_owned(),
             limit: Some(1.03),
+            apart: None,
             count: 500,
             warmup: 100,
             entries: vec![
@@ -50,6 +51,7 @@ pub fn contests() -> Vec<Contest> {
             name: "fence-unprotected",
             what: "BEGIN; TPC-B on tables without protection; COMMIT; prepared".to_owned(),
             limit: Some(1.01),
+            apart: None,
             count: 500,
             warmup: 100,
             entries: vec![
@@ -62,6 +64,7 @@ pub fn contests() -> Vec<Contest> {
             name: "fence-many",
             what: "a prepared query of one protected table, preloaded".to_owned(),
             limit: Some(1.02),
+            apart: None,
             count: 300,
             warmup: 20,
             entries: vec![

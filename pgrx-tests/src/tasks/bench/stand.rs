@@ -80,6 +80,7 @@ impl Stand {
         }
         self.script("isolate_ours.sql", "")?;
         self.script("isolate_today.sql", "")?;
+        self.script("audit.sql", "")?;
         // Hint bits and the visibility map are set now, not in somebody's round.
         self.psql(DATABASE, "VACUUM (FREEZE, ANALYZE); CHECKPOINT;", "")?;
         let rows = self.superuser()?.query("SELECT id FROM tenancy.tenants ORDER BY number", &[])?;

@@ -42,6 +42,26 @@ pub fn instructions(contest: &Contest, counts: &[f64]) -> bool {
         println!("  {:<44} {:>14} {ratio:>8.3} {verdict}", entry.label, grouped(*count));
         kept &= limit.is_none_or(|limit| ratio <= limit);
     }
+    kept & apart(contest, counts)
+}
+
+/// Prints how much less we add to the floor than others do; whether it is enough.
+fn apart(contest: &Contest, figures: &[f64]) -> bool {
+    let Some(limit) = contest.apart else { return true };
+    let added = |at: usize| figures[at] - figures[0];
+    let Some(ours) = contest.entries.iter().position(|entry| entry.is_ours) else { return true };
+    let mut kept = true;
+    let others = contest.entries.iter().enumerate().filter(|(_, entry)| entry.label.starts_with("plpgsql"));
+    for (place, (at, entry)) in others.enumerate() {
+        let times = added(at) / added(ours).max(1.0);
+        let verdict = match place {
+            0 if times >= limit => format!(">= {limit:.0} pass"),
+            0 => format!(">= {limit:.0} MISS"),
+            _ => String::new(),
+        };
+        kept &= place > 0 || times >= limit;
+        println!("  added, {times:.1} times less than {} {verdict}", entry.label);
+    }
     kept
 }
 
@@ -72,7 +92,7 @@ pub fn time(contest: &Contest, samples: &[Sample]) -> bool {
         );
         kept &= !misses;
     }
-    kept
+    kept & apart(contest, &samples.iter().map(Sample::median).collect::<Vec<_>>())
 }
 
 fn verdict(limit: f64, kept: bool) -> String {
