@@ -2,6 +2,8 @@
 
 #[path = "audit/access.rs"]
 mod access;
+#[path = "audit/changes.rs"]
+mod changes;
 #[path = "audit/retention.rs"]
 mod retention;
 #[path = "audit/seals.rs"]

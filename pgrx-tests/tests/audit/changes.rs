@@ -1,4 +1,4 @@
-//! The audit log as a user's program meets it: every way rows change, who reads what, and what nobody can forge.
+//! Every way rows change, who reads what the log says of it, and what nobody can forge.
 
 use std::{thread, time::Duration};
 
