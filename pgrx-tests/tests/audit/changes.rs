@@ -232,10 +232,10 @@ fn many_tenants_in_one_statement_get_their_entries_apart() {
 fn rows_that_move_between_partitions_are_changed_rows() {
     let scene = Scene::new();
     scene.admin().run(
-        "CREATE TABLE events (id bigint, tenant_id uuid, day int, note text, PRIMARY KEY (tenant_id, id, day))
+        "CREATE TABLE events (id bigint, tenant_id uuid NOT NULL, day int, note text, PRIMARY KEY (tenant_id, id, day))
              PARTITION BY LIST (day);
          CREATE TABLE events_1 PARTITION OF events FOR VALUES IN (1);
-         CREATE TABLE events_2 (note text, gone int, day int NOT NULL, tenant_id uuid, id bigint NOT NULL);
+         CREATE TABLE events_2 (note text, gone int, day int NOT NULL, tenant_id uuid NOT NULL, id bigint NOT NULL);
          ALTER TABLE events_2 DROP COLUMN gone;
          ALTER TABLE events ATTACH PARTITION events_2 FOR VALUES IN (2);
          SELECT tenancy.protect_table('events'), tenancy.audit_table('events')",
@@ -304,12 +304,6 @@ fn every_statement_that_writes_is_heard() {
     } else {
         app.run("DELETE FROM items WHERE id = 3; UPDATE items SET name = 'm' WHERE id = 1; INSERT INTO items VALUES (9, DEFAULT, 'n')");
     }
-    {
-        let mut client = app.client();
-        let mut copy = client.copy_in("COPY items (id, name) FROM STDIN").expect("COPY begins");
-        std::io::Write::write_all(&mut copy, b"10\tx\n11\ty\n").expect("COPY takes rows");
-        copy.finish().expect("COPY ends");
-    }
     app.sees(
         "SELECT action, row_key -> 'id', old_values -> 'name', new_values -> 'name' FROM tenancy.audit_log ORDER BY id",
         &[
@@ -322,11 +316,23 @@ fn every_statement_that_writes_is_heard() {
             "DELETE|3|\"b\"|NULL",
             "UPDATE|1|\"A\"|\"m\"",
             "INSERT|9|NULL|\"n\"",
-            "INSERT|10|NULL|\"x\"",
-            "INSERT|11|NULL|\"y\"",
         ],
     );
     app.run("COMMIT");
+    // PostgreSQL lets nobody whom row security binds COPY to such a table.
+    let admin = scene.admin();
+    let red = admin.value("SELECT id FROM tenancy.tenants WHERE code = 'red'");
+    {
+        let mut client = admin.client();
+        let mut copy = client.copy_in("COPY items FROM STDIN").expect("COPY begins");
+        std::io::Write::write_all(&mut copy, format!("10\t{red}\tx\n11\t{red}\ty\n").as_bytes())
+            .expect("COPY takes rows");
+        copy.finish().expect("COPY ends");
+    }
+    scene.tenant("red").sees(
+        "SELECT row_key -> 'id', new_values -> 'name' FROM tenancy.audit_log ORDER BY id DESC LIMIT 2",
+        &["11|\"y\"", "10|\"x\""],
+    );
     scene.admin().run("TRUNCATE items");
     scene.admin().sees(
         "SELECT action, table_name, tenant_id FROM tenancy.audit_log ORDER BY id DESC LIMIT 1",
@@ -487,10 +493,10 @@ fn two_hundred_columns_of_many_types() {
     let app = scene.tenant("red");
     app.run(&format!("INSERT INTO wide VALUES (1, DEFAULT, {})", values.join(", ")));
     app.sees("SELECT (SELECT new_values FROM tenancy.audit_log) = to_jsonb(w) FROM wide w", &["t"]);
-    app.run("UPDATE wide SET c199 = DEFAULT, c3 = 5, c26 = 'ok', c27 = '(2,y)'");
+    app.run("UPDATE wide SET c198 = DEFAULT, c3 = 5, c26 = 'ok', c27 = '(2,y)'");
     app.sees(
         "SELECT new_values, old_values FROM tenancy.audit_log WHERE action = 'UPDATE'",
-        &[r#"{"c3": 5, "c26": "ok", "c27": {"a": 2, "b": "y"}, "c199": null}|{"c3": null, "c26": "sad", "c27": {"a": 1, "b": "x"}, "c199": "12:34:56.789"}"#],
+        &[r#"{"c3": 5, "c26": "ok", "c27": {"a": 2, "b": "y"}, "c198": null}|{"c3": null, "c26": "sad", "c27": {"a": 1, "b": "x"}, "c198": "1 mon 2 days 03:04:00"}"#],
     );
     app.run("DELETE FROM wide");
     app.run("SAVEPOINT a");
@@ -582,7 +588,7 @@ fn columns_can_be_left_out_or_hidden() {
 fn images_can_be_full_or_left_out() {
     let scene = Scene::new();
     for images in ["full", "none"] {
-        scene.protected(images, "id int PRIMARY KEY, tenant_id uuid, a int, b int");
+        scene.protected(&quote_ident(images), "id int PRIMARY KEY, tenant_id uuid, a int, b int");
         scene.admin().run(&format!(
             "SELECT tenancy.audit_table('\"{images}\"', row_images => '{images}', skip_unchanged => false)"
         ));
@@ -700,7 +706,7 @@ fn applied_changes_are_audited_on_the_subscriber() {
     source.run("SELECT pg_create_logical_replication_slot('audit', 'pgoutput')");
     scene.admin().run(&format!(
         "CREATE SUBSCRIPTION s CONNECTION 'host={} port={} dbname={} user=postgres' PUBLICATION p
-         WITH (create_slot = false, slot_name = 'audit')",
+         WITH (create_slot = false, slot_name = 'audit', copy_data = false)",
         cluster.sockets().display(),
         cluster.port(),
         publisher.name()
@@ -713,6 +719,7 @@ fn applied_changes_are_audited_on_the_subscriber() {
         }
         thread::sleep(Duration::from_millis(100));
     }
+    assert_eq!(admin.value("SELECT count(*) FROM tenancy.audit_log"), "3", "{}", cluster.log_text());
     scene.tenant("red").sees(
         "SELECT action, old_values -> 'name', new_values -> 'name' FROM tenancy.audit_log ORDER BY id",
         &["INSERT|NULL|\"a\"", "UPDATE|\"a\"|\"b\"", "DELETE|\"b\"|NULL"],
@@ -769,15 +776,17 @@ fn an_owner_cannot_end_the_audit_behind_the_administrators_back() {
     session.run("ALTER TABLE items ADD COLUMN more int; ALTER TABLE items RENAME TO things");
     scene.admin().sees("SELECT relation, is_enforced FROM tenancy.audited_tables", &["things|t"]);
     session.run("CREATE TABLE child () INHERITS (things)");
-    scene
-        .admin()
-        .sees("SELECT relation, is_enforced FROM tenancy.audited_tables ORDER BY 1::text", &["child|t", "things|t"]);
+    scene.admin().sees(
+        "SELECT relation, is_enforced FROM tenancy.audited_tables ORDER BY relation::text",
+        &["child|t", "things|t"],
+    );
 }
 
 #[test]
 fn what_cannot_be_audited_is_refused_with_a_hint() {
     let scene = Scene::with("");
     let admin = scene.admin();
+    admin.run("INSERT INTO items SELECT 1, id FROM tenancy.tenants WHERE code = 'red'");
     admin.run(
         "CREATE TABLE open (id int PRIMARY KEY, tenant_id uuid); CREATE VIEW v AS SELECT 1 AS x; CREATE TEMP TABLE t (x int);
          CREATE TABLE parted (id int) PARTITION BY LIST (id); CREATE TABLE part PARTITION OF parted FOR VALUES IN (1);
@@ -812,10 +821,11 @@ fn what_cannot_be_audited_is_refused_with_a_hint() {
         assert!(sqlstate == "22P02" || refusal.hint().is_some(), "{call}: {refusal}");
     }
     admin.run("SELECT tenancy.audit_table('open', tenant_column => NULL, allow_unscoped => true); INSERT INTO open VALUES (1)");
-    admin.sees("SELECT table_name, tenant_id FROM tenancy.audit_log", &["public.open|NULL"]);
-    scene.tenant("red").sees("SELECT * FROM tenancy.audit_log", &[]);
+    let open = "SELECT table_name, tenant_id FROM tenancy.audit_log WHERE table_name = 'public.open'";
+    admin.sees(open, &["public.open|NULL"]);
+    scene.tenant("red").sees(open, &[]);
     admin.run("SELECT tenancy.unaudit_table('open'); INSERT INTO open VALUES (2)");
-    admin.sees("SELECT count(*) FROM tenancy.audit_log", &["1"]);
+    admin.sees(open, &["public.open|NULL"]);
     admin.sees("SELECT count(*) FROM pg_trigger WHERE tgrelid = 'open'::regclass", &["0"]);
 }
 

@@ -479,7 +479,7 @@ unsafe fn run(rows: &mut Rows, layout: &Layout, buckets: &mut Buckets) -> Stop {
                 MemoryContextReset(scratch);
             }
             rows.has_old = false;
-            rows.has_new &= key.action != action;
+            rows.has_new &= key.action == Action::Delete;
             if bucket.bytes.length >= limit || bucket.rows >= MOST_ROWS {
                 return Stop::Full(found);
             }
@@ -501,7 +501,7 @@ unsafe fn next(rows: &mut Rows, layout: &Layout) -> Option<Action> {
             rows.has_old = rows.has_old || rows.old.fetch(layout.width);
             rows.has_new = rows.has_new || rows.new.fetch(layout.width);
             // A row that left its partition and that a trigger kept out of the other one is gone; both sides keep their order.
-            if rows.has_old && rows.has_new && !have_same_key(rows.old.slot, rows.new.slot, layout) {
+            if rows.has_old && rows.has_new && !are_one_row(rows.old.slot, rows.new.slot, layout) {
                 return Some(Action::Delete);
             }
         }
@@ -514,9 +514,10 @@ unsafe fn next(rows: &mut Rows, layout: &Layout) -> Option<Action> {
     }
 }
 
-unsafe fn have_same_key(old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot, layout: &Layout) -> bool {
+/// Whether they are one row before and after; without a key nothing tells.
+unsafe fn are_one_row(old: *mut pg_sys::TupleTableSlot, new: *mut pg_sys::TupleTableSlot, layout: &Layout) -> bool {
     // SAFETY: as for `run`.
-    layout.key.iter().all(|at| unsafe { are_same(&layout.columns[*at], old, new) })
+    layout.lasting_key.iter().all(|at| unsafe { are_same(&layout.columns[*at], old, new) })
 }
 
 /// A value, None for NULL.

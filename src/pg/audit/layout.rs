@@ -28,6 +28,8 @@ pub struct Layout {
     pub columns: Box<[Column]>,
     /// Places of the key's columns in `columns`, in the key's order; empty for no key.
     pub key: Box<[usize]>,
+    /// Places in `columns` of the key's columns that a move to another partition does not change.
+    pub lasting_key: Box<[usize]>,
     pub tenant: Option<TenantColumn>,
     /// The highest attribute number that is read.
     pub width: i32,
@@ -183,6 +185,8 @@ fn look_up(oid: pg_sys::Oid, relation: pg_sys::Relation) -> Result<Option<Layout
         key.clear();
         stored.iter_mut().for_each(|column| column.key = 0);
     }
+    let lasting_key =
+        key.iter().copied().filter(|at| !is_partitioned_by(relation, columns[*at].place as i16 + 1)).collect();
     let (id, made_by) = on_record(oid, config.images, &stored)?;
     Ok(Some(Layout {
         id,
@@ -191,6 +195,7 @@ fn look_up(oid: pg_sys::Oid, relation: pg_sys::Relation) -> Result<Option<Layout
         skips_unchanged: config.skips_unchanged,
         columns: columns.into(),
         key: key.into(),
+        lasting_key,
         tenant,
         width,
     }))
@@ -263,6 +268,26 @@ fn key_attributes(relation: pg_sys::Relation) -> Vec<i16> {
         let numbers = (*row).indkey.values.as_slice((*row).indnkeyatts as usize).to_vec();
         pg_sys::index_close(index, pg_sys::NoLock as i32);
         numbers
+    }
+}
+
+/// Whether a table is partitioned by an attribute.
+fn is_partitioned_by(relation: pg_sys::Relation, number: i16) -> bool {
+    unsafe extern "C-unwind" {
+        // Not in the bindings.
+        fn has_partition_attrs(
+            relation: pg_sys::Relation,
+            attributes: *mut pg_sys::Bitmapset,
+            used_in_expression: *mut bool,
+        ) -> bool;
+    }
+    // SAFETY: the caller has the relation open; sets of attributes begin with those of the system. The boundary turns an
+    // error into a panic, as for the functions of the bindings.
+    unsafe {
+        let attribute = pg_sys::bms_make_singleton(i32::from(number) - pg_sys::FirstLowInvalidHeapAttributeNumber);
+        pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
+            has_partition_attrs(relation, attribute, std::ptr::null_mut())
+        })
     }
 }
 
