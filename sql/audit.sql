@@ -426,8 +426,8 @@ SELECT number, partition, from_at, to_at, action, reason, chunks,
 -- The partitions of the log for a span of time. The bounds are read as they were printed.
 CREATE FUNCTION tenancy_internal.audit_partitions() RETURNS TABLE (partition text, relation regclass, from_at timestamptz, to_at timestamptz)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET datestyle = 'ISO' AS $$
-    SELECT b.relname, b.oid, substring(b.bound FROM 'FROM \(''([^'']+)''\)')::timestamptz,
-           substring(b.bound FROM 'TO \(''([^'']+)''\)')::timestamptz
+    SELECT b.relname, b.oid, substring(b.bound FROM 'FROM [(]''([^'']+)''[)]')::timestamptz,
+           substring(b.bound FROM 'TO [(]''([^'']+)''[)]')::timestamptz
       FROM (SELECT c.relname::text, c.oid::regclass, pg_get_expr(c.relpartbound, c.oid) AS bound
               FROM pg_inherits i JOIN pg_class c ON c.oid = i.inhrelid
              WHERE i.inhparent = 'tenancy_internal.audit_chunks'::regclass) AS b

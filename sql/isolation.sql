@@ -507,7 +507,7 @@ WITH f AS (
       FROM f, tenancy_internal.protected_tables t JOIN pg_class c ON c.oid = t.relation
      WHERE f.prosecdef AND f.danger IS NOT NULL AND NOT f.is_ours AND t.access <> 'reference'
        AND (strpos(lower(f.prosrc), lower(c.relname)) > 0
-                AND (c.relname ~ '\W' OR f.prosrc ~* ('\m' || c.relname || '\M'))
+                AND (c.relname ~ '[^[:alnum:]_]' OR f.prosrc ~* ('[[:<:]]' || c.relname || '[[:>:]]'))
             OR EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid
                           AND d.refclassid = 'pg_class'::regclass AND d.refobjid = c.oid))
 )

@@ -331,7 +331,8 @@ fn unprotected_tables_are_nobodys_business(stage: &Stage) {
          CREATE MATERIALIZED VIEW own_snapshot AS TABLE own; CREATE VIEW own_view AS TABLE own;
          CREATE FUNCTION own_function() RETURNS SETOF own LANGUAGE sql SECURITY DEFINER AS 'SELECT * FROM public.own';
          CREATE TRIGGER t BEFORE UPDATE ON own FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger();
-         EXPLAIN ANALYZE SELECT * FROM own; REFRESH MATERIALIZED VIEW own_snapshot",
+         EXPLAIN ANALYZE SELECT * FROM own; REFRESH MATERIALIZED VIEW own_snapshot;
+         CREATE UNIQUE INDEX ON own_snapshot (id); REFRESH MATERIALIZED VIEW CONCURRENTLY own_snapshot",
     );
     session.run("ALTER TABLE own ADD COLUMN more int; CREATE INDEX ON own (item)");
     session.run("VACUUM ANALYZE own");

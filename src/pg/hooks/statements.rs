@@ -16,15 +16,23 @@ use std::ffi::CStr;
 
 static NEXT: Backend<pg_sys::ProcessUtility_hook_type> = Backend::new(None);
 
-/// An EXPLAIN under way, whose executor checks permissions as any other.
+/// A statement under way that changes what is to be thought of those it runs.
 #[derive(Clone, Copy)]
-struct Explaining {
-    analyzes: bool,
+struct UnderWay {
+    what: What,
     /// The subtransaction it began in: when that is rolled back, an error has jumped past its end.
     since: pg_sys::SubTransactionId,
 }
 
-static EXPLAINING: Backend<Option<Explaining>> = Backend::new(None);
+#[derive(Clone, Copy)]
+enum What {
+    /// EXPLAIN, whose executor checks permissions as any other.
+    Explain { analyzes: bool },
+    /// REFRESH MATERIALIZED VIEW CONCURRENTLY, which makes a temporary table of its own and drops it.
+    Refresh,
+}
+
+static UNDER_WAY: Backend<Option<UnderWay>> = Backend::new(None);
 
 pub fn install() {
     // SAFETY: the hook variables are set while the library is loaded, by one thread; the callbacks are guarded.
@@ -39,7 +47,7 @@ pub fn install() {
 #[pg_guard]
 unsafe extern "C-unwind" fn end_transaction(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     if matches!(event, pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_ABORT) {
-        EXPLAINING.set(None);
+        UNDER_WAY.set(None);
     }
     cascade::note_transaction_end(event);
     hygiene::note_transaction_event(event);
@@ -55,8 +63,8 @@ unsafe extern "C-unwind" fn end_subtransaction(
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB {
         cascade::note_subtransaction_start(own);
     } else if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
-        if EXPLAINING.get().is_some_and(|explaining| explaining.since >= own) {
-            EXPLAINING.set(None);
+        if UNDER_WAY.get().is_some_and(|under_way| under_way.since >= own) {
+            UNDER_WAY.set(None);
         }
         cascade::note_subtransaction_abort(own);
         hygiene::note_subtransaction_abort(own);
@@ -98,7 +106,7 @@ unsafe extern "C-unwind" fn process_utility(
     destination: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    let before = EXPLAINING.get();
+    let before = UNDER_WAY.get();
     // SAFETY: utility.c passes a statement; the next hook and the standard function get its arguments as they are.
     unsafe {
         inspect_work((*statement).utilityStmt);
@@ -107,7 +115,7 @@ unsafe extern "C-unwind" fn process_utility(
             None => standard_ProcessUtility(statement, text, context, parameters, environment, destination, completion),
         }
     }
-    EXPLAINING.set(before);
+    UNDER_WAY.set(before);
 }
 
 #[cfg(not(feature = "pg13"))]
@@ -121,7 +129,7 @@ unsafe extern "C-unwind" fn process_utility(
     destination: *mut pg_sys::DestReceiver,
     completion: *mut pg_sys::QueryCompletion,
 ) {
-    let before = EXPLAINING.get();
+    let before = UNDER_WAY.get();
     // SAFETY: utility.c passes a statement; the next hook and the standard function get its arguments as they are.
     unsafe {
         inspect_work((*statement).utilityStmt);
@@ -139,7 +147,7 @@ unsafe extern "C-unwind" fn process_utility(
             ),
         }
     }
-    EXPLAINING.set(before);
+    UNDER_WAY.set(before);
 }
 
 /// Inspects all but what ends, begins or names the tenant of a transaction, which is not work of a tenant yet.
@@ -151,6 +159,12 @@ unsafe fn inspect_work(statement: *mut pg_sys::Node) {
             inspect(statement)
         }
     }
+}
+
+fn begin(what: What) {
+    // SAFETY: reads a variable of the backend.
+    let since = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    UNDER_WAY.set(Some(UnderWay { what, since }));
 }
 
 /// Refuses what is to be refused, and notes what is under way.
@@ -173,8 +187,10 @@ unsafe fn judge(statement: *mut pg_sys::Node) -> Result<(), TenancyError> {
         match (*statement).type_ {
             T_ExplainStmt => {
                 let analyzes = compat::has_option((*statement.cast::<pg_sys::ExplainStmt>()).options, c"analyze");
-                let since = pg_sys::GetCurrentSubTransactionId();
-                EXPLAINING.set(Some(Explaining { analyzes, since }));
+                begin(What::Explain { analyzes });
+            }
+            T_RefreshMatViewStmt if (*statement.cast::<pg_sys::RefreshMatViewStmt>()).concurrent => {
+                begin(What::Refresh)
             }
             T_LockStmt => judge_lock(statement.cast())?,
             #[cfg(feature = "pg13")]
@@ -274,6 +290,7 @@ unsafe fn judge_new_table(
 ) -> Result<(), TenancyError> {
     if on_commit == pg_sys::OnCommitAction::ONCOMMIT_DROP
         || settings::session_hygiene() != settings::SessionHygiene::Refuse
+        || is_refreshing()
     {
         return Ok(());
     }
@@ -308,13 +325,20 @@ fn is_any_tenant_stored() -> Result<bool, TenancyError> {
     Ok(stored.contains(&true))
 }
 
+/// Whether the statement at hand is one of a REFRESH. The query of the materialized view cannot make temporary tables.
+fn is_refreshing() -> bool {
+    // SAFETY: reads a variable of the backend.
+    let now = unsafe { pg_sys::GetCurrentSubTransactionId() };
+    matches!(UNDER_WAY.get(), Some(UnderWay { what: What::Refresh, since }) if since == now)
+}
+
 /// Refuses an EXPLAIN that is under way, where it is guarded.
 pub fn refuse_explain(relation: pg_sys::Oid) -> Result<(), TenancyError> {
-    match EXPLAINING.get() {
-        None => Ok(()),
-        Some(Explaining { analyzes, .. }) => {
+    match UNDER_WAY.get() {
+        Some(UnderWay { what: What::Explain { analyzes }, .. }) => {
             permit(&Statement::Explain { relation: protected::name_of(relation), analyzes })
         }
+        _ => Ok(()),
     }
 }
 
