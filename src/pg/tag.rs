@@ -80,6 +80,15 @@ fn tag(code: &str) {
     set(&tag);
 }
 
+/// The name that the application has given, also while a tag is in its place.
+pub fn with_own_name<T>(look: impl FnOnce(&CStr) -> T) -> T {
+    let shown = application_name();
+    FORMER.with_borrow(|former| match former {
+        Some(former) if settings::tag_log() && *former.tag == *shown => look(&former.name),
+        _ => look(shown),
+    })
+}
+
 fn application_name() -> &'static CStr {
     // SAFETY: NULL or a C string that lasts until the setting is changed; callers copy it before.
     unsafe { if pg_sys::application_name.is_null() { c"" } else { CStr::from_ptr(pg_sys::application_name) } }

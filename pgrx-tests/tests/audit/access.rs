@@ -99,6 +99,14 @@ fn a_tag_lasts_as_long_as_the_tenant() {
     session.run("ROLLBACK");
     session.sees(name, &["shop"]);
 
+    // An entry of the log has the name that the application gave.
+    admin.run(&format!(
+        "CREATE TABLE notes (id int, tenant_id uuid NOT NULL); SELECT tenancy.protect_table('notes');
+         SELECT tenancy.audit_table('notes'); GRANT INSERT ON notes TO {app}"
+    ));
+    session.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO notes (id) VALUES (1); COMMIT");
+    admin.sees("SELECT application_name FROM tenancy.audit_log", &["shop"]);
+
     // What the application sets meanwhile is its own.
     session.run("BEGIN; SELECT tenancy.set_tenant('blue'); SET application_name = 'report'; COMMIT");
     session.sees(name, &["report"]);

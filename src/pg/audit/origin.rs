@@ -1,6 +1,6 @@
 //! Who did it: what the log keeps of session and client.
 
-use crate::pg::settings;
+use crate::pg::{settings, tag};
 use pgrx::prelude::*;
 use pgrx::{direct_function_call, pg_sys};
 use std::cell::OnceCell;
@@ -41,7 +41,7 @@ pub fn of_statement() -> Origin {
             current_role: if session == current { None } else { text(pg_sys::GetUserNameFromId(current, true)) },
             client: setting(c"app.client_ip").or_else(address),
             user_agent: setting(c"app.user_agent"),
-            application_name: text(pg_sys::application_name),
+            application_name: tag::with_own_name(|name| text(name.as_ptr())),
             query: beginning(query, MOST_QUERY_BYTES),
         }
     }
