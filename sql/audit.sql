@@ -364,7 +364,7 @@ SELECT r.tenant_id, t.code AS tenant_code, r.keep, r.set_at, r.set_by
 SELECT NULL, NULL, '90 days', NULL, NULL
  WHERE NOT EXISTS (SELECT FROM tenancy_internal.audit_retention r WHERE r.tenant_id IS NULL);
 
--- What maintain_audit() and seal_audit() did here; no part of a dump.
+-- What maintain_audit() and seal_audit() did.
 CREATE TABLE tenancy_internal.audit_runs (
     id                 bigint      GENERATED ALWAYS AS IDENTITY,
     task               text        NOT NULL CHECK (task IN ('maintain', 'seal')),
@@ -384,6 +384,8 @@ CREATE TABLE tenancy_internal.audit_runs (
     seen_before        bigint      NOT NULL DEFAULT 0,      -- what transactions before this one wrote has been copied
     CONSTRAINT audit_runs_pkey PRIMARY KEY (id)
 );
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_runs', '');
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_runs_id_seq', '');
 
 -- Also what a run holds as its own, in pg::audit::turn: nothing else locks a view so.
 CREATE VIEW tenancy.audit_maintenance AS

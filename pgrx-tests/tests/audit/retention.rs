@@ -164,14 +164,14 @@ fn no_entry_is_lost_or_doubled_while_writers_go_on() {
             .collect();
         let until = Instant::now() + Duration::from_secs(5);
         let mut rounds = 0;
-        while Instant::now() < until {
+        // However slow the machine is, more than once.
+        while Instant::now() < until || rounds < 3 {
             shop.forget_partitions();
             thread::sleep(Duration::from_millis(200));
             shop.dba.run("CALL tenancy.maintain_audit()");
             rounds += 1;
         }
         over.store(true, Ordering::Relaxed);
-        assert!(rounds > 2, "{rounds} rounds");
         writers.into_iter().map(|writer| writer.join().unwrap_or_else(|panic| std::panic::resume_unwind(panic))).sum()
     });
     shop.dba.run("CALL tenancy.maintain_audit()");
@@ -216,9 +216,12 @@ fn one_maintains_at_a_time() {
         let refused = second.refused("55006", call);
         assert!(refused.hint().is_some_and(|hint| hint.contains("tenancy.audit_maintenance")), "{refused:?}");
     }
-    // The application does not wait for more than a second at a time.
+    // What somebody puts there by hand meanwhile, of a transaction that seems to be long over, is moved too.
+    shop.past(None, 3);
     writer.run("COMMIT");
     running.join().expect("no panic").expect("maintenance ends");
+    assert_eq!(shop.entries(), 84);
+    shop.dba.sees(STRAYS, &["0"]);
     second.run("CALL tenancy.maintain_audit()");
     second.run("CALL tenancy.seal_audit()");
 }
