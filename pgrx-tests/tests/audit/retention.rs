@@ -18,7 +18,10 @@ pub struct Shop {
 
 impl Shop {
     pub fn open() -> Self {
-        let db = Db::new();
+        Self::open_in(Db::new())
+    }
+
+    pub fn open_in(db: Db) -> Self {
         let (dba, app) = (db.admin(), db.application("app"));
         let red = db.tenant("red");
         db.tenant("blue");

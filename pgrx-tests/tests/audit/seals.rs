@@ -1,12 +1,16 @@
 //! What was sealed cannot be changed unseen, and what retention takes away is accounted for.
 
-use pg_tenancy_tests::Session;
+use pg_tenancy_tests::{Cluster, Db, Session, cluster::data::Folder, process};
 
 use crate::retention::{Shop, number};
 
 /// A shop with months that are over, sealed.
 fn sealed() -> Shop {
-    let shop = Shop::open();
+    sealed_in(Db::new())
+}
+
+fn sealed_in(db: Db) -> Shop {
+    let shop = Shop::open_in(db);
     shop.past(Some("red"), 80);
     shop.past(Some("blue"), 80);
     // An entry of the audited table, so that a layout counts.
@@ -229,13 +233,12 @@ fn a_month_is_not_sealed_while_somebody_writes_to_it() {
 
 #[test]
 fn a_restored_log_is_as_it_was_sealed() {
-    use pg_tenancy_tests::{Db, process};
     let shop = sealed();
     shop.dba.run("SELECT tenancy.set_audit_retention('25 days', 'red')");
     shop.dba.run("CALL tenancy.maintain_audit()");
     let restored = Db::bare();
     for format in ["plain", "custom"] {
-        let folder = pg_tenancy_tests::cluster::data::Folder::new().expect("a folder");
+        let folder = Folder::new().expect("a folder");
         let file = folder.path().join("dump");
         let mut dump = shop.db.program("pg_dump");
         process::output(dump.arg(format!("--format={format}")).arg("--file").arg(&file)).expect("a dump");
@@ -260,4 +263,15 @@ fn a_restored_log_is_as_it_was_sealed() {
         admin.run("DROP EXTENSION pg_tenancy CASCADE");
         admin.sees("SELECT count(*) FROM pg_class WHERE relname LIKE 'audit_chunks%'", &["0"]);
     }
+}
+
+#[test]
+fn a_standby_compares_the_log_with_its_seals_too() {
+    let primary = Cluster::start(&[]);
+    let standby = primary.standby();
+    let shop = sealed_in(primary.db());
+    let replica = shop.db.on(&standby);
+    standby.catch_up_with(&primary);
+    intact(&replica.admin());
+    replica.admin().refused("55000", "CALL tenancy.maintain_audit()");
 }
