@@ -16,7 +16,7 @@ use std::{
 use anyhow::{Context, Result, bail};
 
 use self::{
-    differences::Difference,
+    differences::{Difference, Place},
     source::{Modules, Suite},
 };
 use super::{counted::Counted, setup::Ready};
@@ -72,7 +72,8 @@ pub fn run(ready: &Ready, tree: Option<&Path>, filter: &str, accept: bool) -> Re
     for setting in &OURS {
         let ours = play(ready, &suite, &modules, setting)?;
         say(format_args!("with pg_tenancy ({}) fail here: {}", setting.name, names(&ours.failed)));
-        let compared = compare(ready.server.major, &stock, &ours, filter, accept)?;
+        let compared =
+            compare(Place { major: ready.server.major, setting: setting.name }, &stock, &ours, filter, accept)?;
         counted = Counted { passed: counted.passed && compared.passed, tests: counted.tests + compared.tests };
     }
     Ok(Played::Compared(counted))
@@ -83,16 +84,17 @@ struct Results {
     folder: PathBuf,
     /// The tests whose output is not what PostgreSQL's authors expect.
     failed: Vec<String>,
-    /// Names of the functions and event triggers that are the extension's.
+    /// Names of the functions, relations and event triggers that are the extension's.
     own: HashSet<String>,
 }
 
-const OWN_NAMES: &str = "SELECT coalesce(p.proname, e.evtname)::text FROM pg_depend d
+const OWN_NAMES: &str = "SELECT coalesce(p.proname, c.relname, e.evtname)::text FROM pg_depend d
     LEFT JOIN pg_proc p ON d.classid = 'pg_proc'::regclass AND p.oid = d.objid
+    LEFT JOIN pg_class c ON d.classid = 'pg_class'::regclass AND c.oid = d.objid
     LEFT JOIN pg_event_trigger e ON d.classid = 'pg_event_trigger'::regclass AND e.oid = d.objid
     WHERE d.refclassid = 'pg_extension'::regclass AND d.deptype = 'e'
       AND d.refobjid = (SELECT oid FROM pg_extension WHERE extname = 'pg_tenancy')
-      AND coalesce(p.oid, e.oid) IS NOT NULL";
+      AND coalesce(p.oid, c.oid, e.oid) IS NOT NULL";
 
 fn play(ready: &Ready, suite: &Suite, modules: &Modules, setting: &Setting) -> Result<Results> {
     let out = workspace::state()?.join("core").join(setting.name);
@@ -144,7 +146,7 @@ fn failed(diffs: &str) -> Vec<String> {
     diffs.lines().filter(|line| line.starts_with("diff ")).filter_map(stem).collect()
 }
 
-fn compare(major: u32, stock: &Results, ours: &Results, filter: &str, accept: bool) -> Result<Counted> {
+fn compare(place: Place, stock: &Results, ours: &Results, filter: &str, accept: bool) -> Result<Counted> {
     let mut counted = Counted { passed: true, tests: 0 };
     for test in tests(&stock.folder)? {
         if !test.contains(filter) {
@@ -154,10 +156,10 @@ fn compare(major: u32, stock: &Results, ours: &Results, filter: &str, accept: bo
         let file = format!("{test}.out");
         let found = Difference::between(&stock.folder.join(&file), &ours.folder.join(&file), &ours.own)?;
         if accept {
-            differences::accept(major, &test, &found)?;
+            differences::accept(place, &test, &found)?;
             continue;
         }
-        let explained = differences::explained(major, &test)?;
+        let explained = differences::explained(place, &test)?;
         if found != explained {
             counted.passed = false;
             println!("core/{test} ... {}", paint("31", "FAILED"));

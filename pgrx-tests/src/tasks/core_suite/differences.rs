@@ -1,9 +1,15 @@
 //! What a test prints differently with us loaded, and the files that explain it.
 //!
-//! `pgrx-tests/core/<test>.diff`, or `<test>.<major>.diff` for one major: lines that begin with `#` say why, the rest is
+//! `pgrx-tests/core/<test>.<setting>.diff`, or `<test>.<setting>.<major>.diff` for one major: lines that begin with `#` say why, the rest is
 //! the difference, line for line. Only one difference needs no explanation: that lists of the catalog list our objects.
 
-use std::{borrow::Cow, collections::HashSet, fmt, fs, path::Path, process::Command};
+use std::{
+    borrow::Cow,
+    collections::HashSet,
+    fmt, fs,
+    path::{Path, PathBuf},
+    process::Command,
+};
 
 use anyhow::{Context, Result, bail};
 
@@ -38,7 +44,7 @@ impl fmt::Display for Difference {
 }
 
 /// Writes what counts of a result beside it.
-fn comparable(result: &Path, own: &HashSet<String>) -> Result<std::path::PathBuf> {
+fn comparable(result: &Path, own: &HashSet<String>) -> Result<PathBuf> {
     let bytes = fs::read(result).with_context(|| result.display().to_string())?;
     let text = String::from_utf8_lossy(&bytes);
     let path = result.with_extension("compared");
@@ -81,14 +87,28 @@ fn bare(diff: &str) -> String {
     text
 }
 
-fn folder() -> std::path::PathBuf {
+fn folder() -> PathBuf {
     workspace::root().join("pgrx-tests/core")
 }
 
+/// Where a test was played: the server's major, and how the library was loaded.
+#[derive(Clone, Copy)]
+pub struct Place {
+    pub major: u32,
+    pub setting: &'static str,
+}
+
+impl Place {
+    /// The file for this major, and that for all of them.
+    fn files(self, test: &str) -> [PathBuf; 2] {
+        let Self { major, setting } = self;
+        [format!("{test}.{setting}.{major}.diff"), format!("{test}.{setting}.diff")].map(|name| folder().join(name))
+    }
+}
+
 /// The difference that is explained for a test; none when there is no file.
-pub fn explained(major: u32, test: &str) -> Result<Difference> {
-    for name in [format!("{test}.{major}.diff"), format!("{test}.diff")] {
-        let path = folder().join(name);
+pub fn explained(place: Place, test: &str) -> Result<Difference> {
+    for path in place.files(test) {
         if !path.is_file() {
             continue;
         }
@@ -106,12 +126,12 @@ pub fn explained(major: u32, test: &str) -> Result<Difference> {
 const UNEXPLAINED: &str = "# Why: ";
 
 /// Makes `found` the explained difference, if somebody then explains it.
-pub fn accept(major: u32, test: &str, found: &Difference) -> Result<()> {
-    if *found == explained(major, test)? {
+pub fn accept(place: Place, test: &str, found: &Difference) -> Result<()> {
+    if *found == explained(place, test)? {
         return Ok(());
     }
-    let own = folder().join(format!("{test}.{major}.diff"));
-    let path = if own.is_file() { own } else { folder().join(format!("{test}.diff")) };
+    let [own, common] = place.files(test);
+    let path = if own.is_file() { own } else { common };
     if found.is_none() {
         say(format_args!("there is no difference any more: remove {}", path.display()));
         return Ok(());
