@@ -69,7 +69,7 @@ CREATE TABLE tenancy_internal.audit_chunks (
 CREATE TABLE tenancy_internal.audit_chunks_default PARTITION OF tenancy_internal.audit_chunks DEFAULT
     WITH (toast_tuple_target = 8160);          -- a chunk fills a page; it is no candidate for TOAST
 CREATE INDEX audit_chunks_default_tenant_idx ON tenancy_internal.audit_chunks_default (tenant_id, occurred_at);
-CREATE INDEX audit_chunks_default_row_idx ON tenancy_internal.audit_chunks_default (layout, key_hash, tenant_id);
+CREATE INDEX audit_chunks_default_row_idx ON tenancy_internal.audit_chunks_default (key_hash, layout, tenant_id);
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_chunks_default', '');
 
 -- Makes the partition for the month (in UTC) that holds `moment`, unless it is there; gives its name, NULL where it was.
@@ -86,7 +86,7 @@ BEGIN
     EXECUTE format('CREATE TABLE tenancy_internal.%I (LIKE tenancy_internal.audit_chunks INCLUDING CONSTRAINTS)
                         WITH (toast_tuple_target = 8160)', partition);
     EXECUTE format('CREATE INDEX %I ON tenancy_internal.%I (tenant_id, occurred_at)', partition || '_tenant_idx', partition);
-    EXECUTE format('CREATE INDEX %I ON tenancy_internal.%I (layout, key_hash, tenant_id)', partition || '_row_idx', partition);
+    EXECUTE format('CREATE INDEX %I ON tenancy_internal.%I (key_hash, layout, tenant_id)', partition || '_row_idx', partition);
     EXECUTE format('ALTER TABLE tenancy_internal.audit_chunks ATTACH PARTITION tenancy_internal.%I
                         FOR VALUES FROM (%L) TO (%L)', partition, beginning, beginning + interval '1 month');
     EXECUTE format('COMMENT ON TABLE tenancy_internal.%I IS %L', partition, 'the log of one month (tenancy.maintain_audit)');

@@ -80,7 +80,7 @@ impl Drop for Parsed {
 
 /// Oids are spread well enough by themselves.
 #[derive(Default)]
-struct OidHasher(u64);
+pub(super) struct OidHasher(u64);
 
 impl Hasher for OidHasher {
     fn finish(&self) -> u64 {

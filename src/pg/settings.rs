@@ -2,6 +2,7 @@
 
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
+use std::ffi::CString;
 
 /// `tenancy.strictness`: what the settings that say `auto` do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -58,6 +59,9 @@ static DDL_GUARD: GucSetting<DdlGuard> = GucSetting::<DdlGuard>::new(DdlGuard::E
 static EXPLAIN_GUARD: GucSetting<ExplainGuard> = GucSetting::<ExplainGuard>::new(ExplainGuard::Auto);
 static SESSION_HYGIENE: GucSetting<SessionHygiene> = GucSetting::<SessionHygiene>::new(SessionHygiene::Auto);
 static FENCE_SUPERUSERS: GucSetting<bool> = GucSetting::<bool>::new(true);
+static CURRENT_USER_ID: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static CLIENT_IP: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
+static USER_AGENT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::new(None);
 static AUDIT_QUERIES: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOG_CONTEXT: GucSetting<bool> = GucSetting::<bool>::new(false);
 static TAG_LOG: GucSetting<bool> = GucSetting::<bool>::new(false);
@@ -106,6 +110,17 @@ pub fn define() {
         GucContext::Suset,
         flags,
     );
+    for (name, what, setting) in [
+        (
+            c"app.current_user_id",
+            c"The user whom the application works for, as the audit log has it.",
+            &CURRENT_USER_ID,
+        ),
+        (c"app.client_ip", c"The address of the application's client, as the audit log has it.", &CLIENT_IP),
+        (c"app.user_agent", c"The application's client, as the audit log has it.", &USER_AGENT),
+    ] {
+        GucRegistry::define_string_guc(name, what, c"", setting, GucContext::Userset, flags);
+    }
     GucRegistry::define_bool_guc(
         c"tenancy.audit_queries",
         c"Whether an entry of the audit log has the text of the statement, up to 4,000 bytes.",
@@ -191,4 +206,19 @@ pub fn log_context() -> bool {
 /// What `tenancy.tag_log` says.
 pub fn tag_log() -> bool {
     TAG_LOG.get()
+}
+
+/// What `app.current_user_id` says.
+pub fn current_user_id() -> Option<CString> {
+    CURRENT_USER_ID.get()
+}
+
+/// What `app.client_ip` says.
+pub fn client_ip() -> Option<CString> {
+    CLIENT_IP.get()
+}
+
+/// What `app.user_agent` says.
+pub fn user_agent() -> Option<CString> {
+    USER_AGENT.get()
 }

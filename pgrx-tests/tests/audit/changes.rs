@@ -963,3 +963,31 @@ fn an_event_of_the_application_is_an_entry_of_its_transaction() {
     scene.admin().run("SELECT tenancy.log_event('maintenance')");
     scene.admin().sees("SELECT action, tenant_id FROM tenancy.audit_log", &["maintenance|NULL"]);
 }
+
+#[test]
+fn indexes_of_the_dbas_own_are_kept_too() {
+    let scene = Scene::with("");
+    let admin = scene.admin();
+    let app = scene.app();
+    let insert = |id: i32| {
+        begin_as(&app, "red");
+        app.run(&format!("SET LOCAL app.current_user_id = 'Alice {id}'; INSERT INTO items VALUES ({id}); COMMIT"));
+    };
+    insert(1);
+    for partition in admin
+        .rows("SELECT inhrelid::regclass FROM pg_inherits WHERE inhparent = 'tenancy_internal.audit_chunks'::regclass")
+    {
+        admin.run(&format!(
+            "CREATE INDEX ON {partition} (lower(actor)); CREATE INDEX ON {partition} (id) WHERE actor ~ '2$';
+             CREATE INDEX ON {partition} USING brin (occurred_at)"
+        ));
+    }
+    insert(2);
+    insert(3);
+    admin.run("SET enable_seqscan = off");
+    let found = "SELECT id FROM tenancy_internal.audit_chunks WHERE ";
+    let (lower, partial) = ("lower(actor) = 'alice 3'", "actor ~ '2$' AND id > 0");
+    assert!(admin.explain(&format!("{found}{lower}")).contains("lower"));
+    assert_eq!((admin.rows(&format!("{found}{lower}")).len(), admin.rows(&format!("{found}{partial}")).len()), (1, 1));
+    admin.sees("SELECT action FROM tenancy.row_history('items', '{\"id\": 3}')", &["INSERT"]);
+}

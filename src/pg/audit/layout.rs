@@ -8,7 +8,7 @@
 use crate::error::TenancyError;
 use crate::model::audit::{self, Images, StoredColumn};
 use crate::model::{Ident, KeyKind};
-use crate::pg::protected::{self, Protected};
+use crate::pg::protected::{self, OidHasher, Protected};
 use crate::pg::table::{self, Equals};
 use crate::pg::watched::must;
 use pgrx::prelude::*;
@@ -16,6 +16,7 @@ use pgrx::{JsonB, PgRelation, PgTupleDesc, pg_sys};
 use std::cell::{Cell, RefCell};
 use std::collections::HashMap;
 use std::ffi::CStr;
+use std::hash::BuildHasherDefault;
 use std::rc::Rc;
 
 /// How an audited relation's rows are written down.
@@ -78,7 +79,7 @@ struct Config {
 const SCHEMA: &CStr = c"tenancy_internal";
 
 thread_local! {
-    static KNOWN: RefCell<HashMap<u32, Option<Rc<Layout>>>> = RefCell::default();
+    static KNOWN: RefCell<HashMap<u32, Option<Rc<Layout>>, BuildHasherDefault<OidHasher>>> = RefCell::default();
     /// `tenancy_internal.audited_tables`.
     static RECORD: Cell<pg_sys::Oid> = const { Cell::new(pg_sys::InvalidOid) };
     /// Counts what was forgotten, so that an answer under way is not remembered when it may be out of date.

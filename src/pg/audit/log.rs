@@ -3,13 +3,19 @@
 //! The partitions are remembered until the relation cache hears of a change. One that is being made takes the lock that
 //! writing takes, so whoever has it asks again whether the partition is still the right one.
 
+use super::append::{self, Indexes};
 use super::image::Run;
 use super::layout::{Layout, relations};
 use super::origin::Origin;
 use crate::error::TenancyError;
+use crate::pg::guc::Backend;
+use crate::pg::protected::OidHasher;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::{Cell, RefCell};
+use std::collections::HashMap;
+use std::hash::BuildHasherDefault;
+use std::rc::Rc;
 use uuid::Uuid;
 
 /// Bytes of images that a row of the log has room for on its page, and texts of its origin with them.
@@ -62,6 +68,8 @@ struct Places {
     ids: pg_sys::Oid,
     partitions: Vec<Partition>,
     default: pg_sys::Oid,
+    /// Of those partitions that were written to.
+    indexes: HashMap<u32, Rc<Indexes>, BuildHasherDefault<OidHasher>>,
 }
 
 /// A partition for a span of time.
@@ -99,8 +107,34 @@ unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, relation: pg_sys::O
     });
 }
 
-/// Writes one row of the log, and gives its id.
+/// Writes one row of the log, and gives its id. What that takes of memory is given back at once: a statement can write
+/// very many.
 pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<i64, TenancyError> {
+    // SAFETY: the context lives as long as the backend; what an error left in it goes now.
+    unsafe {
+        let scratch = scratch();
+        pg_sys::MemoryContextReset(scratch);
+        let before = pg_sys::MemoryContextSwitchTo(scratch);
+        let written = write_in_scratch(chunk, origin);
+        pg_sys::MemoryContextSwitchTo(before);
+        written
+    }
+}
+
+/// Memory for writing one row, so large that a page of images fits in the part that it keeps.
+fn scratch() -> pg_sys::MemoryContext {
+    static SCRATCH: Backend<pg_sys::MemoryContext> = Backend::new(std::ptr::null_mut());
+    if SCRATCH.get().is_null() {
+        // SAFETY: a context below the one that lives as long as the backend.
+        SCRATCH.set(unsafe {
+            let parent = pg_sys::CacheMemoryContext;
+            pg_sys::AllocSetContextCreateInternal(parent, c"pg_tenancy audit log".as_ptr(), 0, 1 << 16, 1 << 20)
+        });
+    }
+    SCRATCH.get()
+}
+
+fn write_in_scratch(chunk: &Chunk<'_>, origin: &Origin) -> Result<i64, TenancyError> {
     // SAFETY: the clock, and this backend's transaction and snapshot.
     let (now, statement_at, transaction, command) = unsafe {
         let command = if pg_sys::ActiveSnapshotSet() {
@@ -112,7 +146,7 @@ pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<i64, TenancyError> {
         let transaction = pg_sys::GetTopFullTransactionId().value;
         (pg_sys::GetCurrentTimestamp(), pg_sys::GetCurrentStatementStartTimestamp(), transaction, command)
     };
-    let (ids, partition) = locked(now)?;
+    let (ids, partition, indexes) = locked(now)?;
     let event = chunk.event.as_ref();
     let id = crate::pg::table::next_value(ids);
     let columns: [Option<pg_sys::Datum>; COLUMNS] = [
@@ -141,27 +175,36 @@ pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<i64, TenancyError> {
     ];
     let mut nulls = columns.map(|value| value.is_none());
     let mut values = columns.map(|value| value.unwrap_or(pg_sys::Datum::null()));
-    // SAFETY: the columns of the log, in their order; the partitions have no others.
-    unsafe { crate::pg::table::insert(partition, &mut values, &mut nulls) };
+    // SAFETY: the columns of the log, in their order; the partitions have no others. The lock was taken above.
+    unsafe { append::append(partition, &indexes, &mut values, &mut nulls) };
     Ok(id)
 }
 
-/// The sequence of ids and the partition for this moment, locked for writing.
-fn locked(now: pg_sys::TimestampTz) -> Result<(pg_sys::Oid, pg_sys::Oid), TenancyError> {
+/// The sequence of ids, and the partition for this moment with its indexes, locked for writing.
+fn locked(now: pg_sys::TimestampTz) -> Result<(pg_sys::Oid, pg_sys::Oid, Rc<Indexes>), TenancyError> {
     const LOCK: i32 = pg_sys::RowExclusiveLock as i32;
     loop {
         let changes = CHANGES.get();
         let found = PLACES.with_borrow(|places| places.as_ref().map(|places| (places.ids, places.at(now))));
-        let Some((ids, partition)) = found else {
+        let Some((ids, (partition, indexes))) = found else {
             let places = find()?;
             PLACES.set(Some(places));
+            continue;
+        };
+        let Some(indexes) = indexes else {
+            let indexes = Rc::new(append::indexes(partition));
+            PLACES.with_borrow_mut(|places| {
+                if let Some(places) = places.as_mut().filter(|_| changes == CHANGES.get()) {
+                    places.indexes.insert(partition.to_u32(), indexes);
+                }
+            });
             continue;
         };
         // SAFETY: taking the lock brings the news of what was changed under it.
         unsafe {
             pg_sys::LockRelationOid(partition, LOCK);
             if changes == CHANGES.get() {
-                return Ok((ids, partition));
+                return Ok((ids, partition, indexes));
             }
             pg_sys::UnlockRelationOid(partition, LOCK);
         }
@@ -169,15 +212,18 @@ fn locked(now: pg_sys::TimestampTz) -> Result<(pg_sys::Oid, pg_sys::Oid), Tenanc
 }
 
 impl Places {
-    fn at(&self, moment: pg_sys::TimestampTz) -> pg_sys::Oid {
+    /// The partition for a moment, with its indexes if they are known.
+    fn at(&self, moment: pg_sys::TimestampTz) -> (pg_sys::Oid, Option<Rc<Indexes>>) {
         let holds = |partition: &&Partition| (partition.from..partition.to).contains(&moment);
-        self.partitions.iter().find(holds).map_or(self.default, |partition| partition.oid)
+        let oid = self.partitions.iter().find(holds).map_or(self.default, |partition| partition.oid);
+        (oid, self.indexes.get(&oid.to_u32()).cloned())
     }
 }
 
 fn find() -> Result<Places, TenancyError> {
     let [table, ids] = relations([c"audit_chunks", c"audit_chunk_ids"])?;
-    let mut places = Places { table, ids, partitions: Vec::new(), default: pg_sys::InvalidOid };
+    let mut places =
+        Places { table, ids, partitions: Vec::new(), default: pg_sys::InvalidOid, indexes: HashMap::default() };
     // SAFETY: the relation is open and locked while its partitions are copied; a range of one timestamp has one bound per
     // datum, and the partition before each bound stands at its place.
     unsafe {

@@ -5,6 +5,7 @@
 //! one run per tenant; `log.rs` writes a run as one row of the log, as soon as it fills a page. So a row costs what its
 //! bytes cost, and no plan, no policy and no right of the current role has a say in what is written.
 
+mod append;
 mod image;
 pub mod layout;
 mod log;
@@ -24,6 +25,7 @@ use uuid::Uuid;
 pub fn watch() {
     layout::watch();
     log::watch();
+    origin::watch();
     turn::watch();
 }
 

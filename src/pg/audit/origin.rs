@@ -1,10 +1,13 @@
 //! Who did it: what the log keeps of session and client.
 
+use crate::pg::protected::OidHasher;
 use crate::pg::{settings, tag};
 use pgrx::prelude::*;
 use pgrx::{direct_function_call, pg_sys};
-use std::cell::OnceCell;
-use std::ffi::{CStr, c_char};
+use std::cell::{OnceCell, RefCell};
+use std::collections::HashMap;
+use std::ffi::{CStr, CString, c_char};
+use std::hash::BuildHasherDefault;
 
 /// Who did it, as values of type `text` in the current memory context; None for what is not known. Roles by name: the log
 /// outlives them.
@@ -36,11 +39,11 @@ pub fn of_statement() -> Origin {
         let (session, current) = (pg_sys::GetSessionUserId(), pg_sys::GetUserId());
         let query = if settings::audit_queries() { pg_sys::debug_query_string } else { std::ptr::null() };
         Origin {
-            actor: setting(c"app.current_user_id"),
-            session_role: text(pg_sys::GetUserNameFromId(session, true)),
-            current_role: if session == current { None } else { text(pg_sys::GetUserNameFromId(current, true)) },
-            client: setting(c"app.client_ip").or_else(address),
-            user_agent: setting(c"app.user_agent"),
+            actor: said(settings::current_user_id()),
+            session_role: role_name(session),
+            current_role: if session == current { None } else { role_name(current) },
+            client: said(settings::client_ip()).or_else(address),
+            user_agent: said(settings::user_agent()),
             application_name: tag::with_own_name(|name| text(name.as_ptr())),
             query: beginning(query, MOST_QUERY_BYTES),
         }
@@ -64,10 +67,43 @@ impl Origin {
     }
 }
 
-/// A setting's value; None where it is not set, or empty.
-fn setting(name: &CStr) -> Option<pg_sys::Datum> {
-    // SAFETY: a missing setting gives NULL; the value is copied at once.
-    unsafe { beginning(pg_sys::GetConfigOption(name.as_ptr(), true, false), MOST_SETTING_BYTES) }
+/// What a client says of itself; None where it says nothing.
+fn said(value: Option<CString>) -> Option<pg_sys::Datum> {
+    // SAFETY: a C string.
+    value.and_then(|value| unsafe { beginning(value.as_ptr(), MOST_SETTING_BYTES) })
+}
+
+thread_local! {
+    /// Names of the roles that were met, forgotten with any change of a role.
+    static ROLES: RefCell<HashMap<u32, CString, BuildHasherDefault<OidHasher>>> = RefCell::default();
+}
+
+/// Watches for changes of roles; called once, from `_PG_init`.
+pub fn watch() {
+    let roles = pg_sys::SysCacheIdentifier::AUTHOID as i32;
+    // SAFETY: the callback is guarded, touches only this backend's memory and raises nothing.
+    unsafe { pg_sys::CacheRegisterSyscacheCallback(roles, Some(forget_roles), pg_sys::Datum::from(0)) };
+}
+
+#[pg_guard]
+unsafe extern "C-unwind" fn forget_roles(_argument: pg_sys::Datum, _cache: i32, _hash: u32) {
+    drop(ROLES.take());
+}
+
+fn role_name(role: pg_sys::Oid) -> Option<pg_sys::Datum> {
+    // SAFETY: C strings; a name that is not known yet is copied at once, NULL for a role that is gone.
+    unsafe {
+        let known = ROLES.with_borrow(|roles| roles.get(&role.to_u32()).map(|name| name.as_ptr()));
+        if let Some(name) = known {
+            return text(name);
+        }
+        let name = pg_sys::GetUserNameFromId(role, true);
+        if !name.is_null() {
+            let kept = CStr::from_ptr(name).to_owned();
+            ROLES.with_borrow_mut(|roles| roles.insert(role.to_u32(), kept));
+        }
+        text(name)
+    }
 }
 
 /// # Safety
