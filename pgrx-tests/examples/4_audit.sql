@@ -48,9 +48,7 @@ COMMIT;
 -- Another tenant sees nothing of this, and nobody whom row security binds can touch it.
 BEGIN; SET LOCAL app.current_tenant_id = 'initech';
 SELECT count(*) FROM tenancy.audit_log WHERE actor LIKE '%@globex.example';
--- refused 42501
-DELETE FROM tenancy.audit_log;
-ROLLBACK;
+COMMIT;
 -- refused 42501
 DELETE FROM tenancy_internal.audit_chunks;
 \c - postgres
