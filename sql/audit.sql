@@ -38,7 +38,7 @@ CREATE INDEX audit_layouts_relation_idx ON tenancy_internal.audit_layouts (relat
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_layouts', '');
 
 -- The log: a row is what one statement did to rows of one tenant, as many as fit on a page (pg::audit::log writes it).
-CREATE SEQUENCE tenancy_internal.audit_chunk_ids;
+CREATE SEQUENCE tenancy_internal.audit_chunk_ids INCREMENT BY 32;    -- a session takes so many at a time (pg::audit::log)
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_chunk_ids', '');
 CREATE TABLE tenancy_internal.audit_chunks (
     id               bigint      NOT NULL,
@@ -245,8 +245,8 @@ BEGIN
              WHERE last IS NULL
                 OR CASE WHEN a.transaction_id = last.transaction_id
                         THEN (a.command, a.chunk, a.ordinal) < (last.command, last.chunk, last.ordinal)
-                        ELSE a.chunk < last.chunk END
-             ORDER BY min(a.chunk) OVER (PARTITION BY a.transaction_id) DESC, a.command DESC, a.chunk DESC, a.ordinal DESC
+                        ELSE a.occurred_at < last.occurred_at END
+             ORDER BY min(a.occurred_at) OVER (PARTITION BY a.transaction_id) DESC, a.command DESC, a.chunk DESC, a.ordinal DESC
         LOOP
             RETURN NEXT e.entry;
             EXIT WHEN e.row_key <> e.sought;

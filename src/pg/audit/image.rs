@@ -48,6 +48,13 @@ unsafe extern "C-unwind" {
         copy: bool,
         slot: *mut pg_sys::TupleTableSlot,
     ) -> bool;
+    fn tuplestore_alloc_read_pointer(store: *mut pg_sys::Tuplestorestate, flags: c_int) -> c_int;
+    fn tuplestore_select_read_pointer(store: *mut pg_sys::Tuplestorestate, pointer: c_int);
+    fn tuplestore_rescan(store: *mut pg_sys::Tuplestorestate);
+    fn MakeSingleTupleTableSlot(
+        descriptor: pg_sys::TupleDesc,
+        kind: *const pg_sys::TupleTableSlotOps,
+    ) -> *mut pg_sys::TupleTableSlot;
     fn slot_getsomeattrs_int(slot: *mut pg_sys::TupleTableSlot, width: c_int);
     fn detoast_attr(value: *mut pg_sys::varlena) -> *mut pg_sys::varlena;
     fn palloc(bytes: usize) -> *mut c_void;
@@ -104,14 +111,16 @@ impl Source {
         if store.is_null() {
             return Self::NONE;
         }
-        // SAFETY: a read pointer of our own leaves those of others where they are.
-        unsafe {
-            let pointer = pg_sys::tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as i32);
-            pg_sys::tuplestore_select_read_pointer(store, pointer);
-            pg_sys::tuplestore_rescan(store);
-            let slot = pg_sys::MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsMinimalTuple);
-            Self { store, slot }
-        }
+        // SAFETY: a read pointer of our own leaves those of others where they are. Below the guard nothing is owned.
+        let slot = unsafe {
+            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
+                let pointer = tuplestore_alloc_read_pointer(store, pg_sys::EXEC_FLAG_REWIND as c_int);
+                tuplestore_select_read_pointer(store, pointer);
+                tuplestore_rescan(store);
+                MakeSingleTupleTableSlot((*relation).rd_att, &raw const pg_sys::TTSOpsMinimalTuple)
+            })
+        };
+        Self { store, slot }
     }
 
     fn is_there(&self) -> bool {

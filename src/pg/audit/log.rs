@@ -107,15 +107,45 @@ unsafe extern "C-unwind" fn forget(_argument: pg_sys::Datum, relation: pg_sys::O
     });
 }
 
+unsafe extern "C-unwind" {
+    fn MemoryContextReset(context: pg_sys::MemoryContext);
+    fn ActiveSnapshotSet() -> bool;
+    fn GetActiveSnapshot() -> pg_sys::Snapshot;
+    fn GetCurrentCommandId(used: bool) -> pg_sys::CommandId;
+    fn GetTopFullTransactionId() -> pg_sys::FullTransactionId;
+    fn GetCurrentTimestamp() -> pg_sys::TimestampTz;
+    fn GetCurrentStatementStartTimestamp() -> pg_sys::TimestampTz;
+}
+
+/// When something happened, and in which statement of which transaction.
+struct Moment {
+    now: pg_sys::TimestampTz,
+    statement_at: pg_sys::TimestampTz,
+    transaction: u64,
+    command: pg_sys::CommandId,
+}
+
 /// Writes one row of the log, and gives its id. What that takes of memory is given back at once: a statement can write
 /// very many.
 pub fn write(chunk: &Chunk<'_>, origin: &Origin) -> Result<i64, TenancyError> {
-    // SAFETY: the context lives as long as the backend; what an error left in it goes now.
+    let scratch = scratch();
+    // SAFETY: the context lives as long as the backend; what an error left in it goes now. The clock, and this backend's
+    // transaction and snapshot; below the guard nothing is owned.
     unsafe {
-        let scratch = scratch();
-        pg_sys::MemoryContextReset(scratch);
+        let moment = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
+            MemoryContextReset(scratch);
+            let command = if ActiveSnapshotSet() {
+                // When the statement began: what its triggers did lies after it, though they are done before it is.
+                (*GetActiveSnapshot()).curcid
+            } else {
+                GetCurrentCommandId(false)
+            };
+            let transaction = GetTopFullTransactionId().value;
+            let (now, statement_at) = (GetCurrentTimestamp(), GetCurrentStatementStartTimestamp());
+            Moment { now, statement_at, transaction, command }
+        });
         let before = pg_sys::MemoryContextSwitchTo(scratch);
-        let written = write_in_scratch(chunk, origin);
+        let written = write_in_scratch(chunk, origin, &moment);
         pg_sys::MemoryContextSwitchTo(before);
         written
     }
@@ -134,30 +164,35 @@ fn scratch() -> pg_sys::MemoryContext {
     SCRATCH.get()
 }
 
-fn write_in_scratch(chunk: &Chunk<'_>, origin: &Origin) -> Result<i64, TenancyError> {
-    // SAFETY: the clock, and this backend's transaction and snapshot.
-    let (now, statement_at, transaction, command) = unsafe {
-        let command = if pg_sys::ActiveSnapshotSet() {
-            // When the statement began: what its triggers did lies after it, though they are done before it is.
-            (*pg_sys::GetActiveSnapshot()).curcid
-        } else {
-            pg_sys::GetCurrentCommandId(false)
-        };
-        let transaction = pg_sys::GetTopFullTransactionId().value;
-        (pg_sys::GetCurrentTimestamp(), pg_sys::GetCurrentStatementStartTimestamp(), transaction, command)
+/// The sequence gives so many ids at a time.
+const BLOCK: i64 = 32;
+/// The sequence that this backend has taken ids from, the next one, and how many are left.
+static IDS: Backend<(pg_sys::Oid, i64, i64)> = Backend::new((pg_sys::InvalidOid, 0, 0));
+
+/// The next id. Ids of one session rise; those of two do not tell who was first.
+fn next_id(sequence: pg_sys::Oid) -> i64 {
+    let (next, left) = match IDS.get() {
+        (from, next, left) if from == sequence && left > 0 => (next, left),
+        _ => (crate::pg::table::next_value(sequence), BLOCK),
     };
-    let (ids, partition, indexes) = locked(now)?;
+    IDS.set((sequence, next + 1, left - 1));
+    next
+}
+
+fn write_in_scratch(chunk: &Chunk<'_>, origin: &Origin, moment: &Moment) -> Result<i64, TenancyError> {
+    let (ids, partition, indexes) = locked(moment.now)?;
     let event = chunk.event.as_ref();
-    let id = crate::pg::table::next_value(ids);
+    let id = next_id(ids);
+    let tenant = chunk.tenant;
     let columns: [Option<pg_sys::Datum>; COLUMNS] = [
         id.into_datum(),
-        now.into_datum(),
-        statement_at.into_datum(),
-        (transaction as i64).into_datum(),
+        moment.now.into_datum(),
+        moment.statement_at.into_datum(),
+        (moment.transaction as i64).into_datum(),
         chunk.key_hash.into_datum(),
-        chunk.tenant.and_then(|tenant| pgrx::Uuid::from_bytes(*tenant.as_bytes()).into_datum()),
+        tenant.as_ref().map(|tenant| pg_sys::Datum::from(tenant.as_bytes().as_ptr())),
         chunk.layout.into_datum(),
-        (command as i32).into_datum(),
+        (moment.command as i32).into_datum(),
         chunk.rows.into_datum(),
         Some(pg_sys::Datum::from(chunk.action)),
         event.and_then(|event| event.entity),

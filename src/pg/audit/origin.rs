@@ -8,6 +8,7 @@ use std::cell::{OnceCell, RefCell};
 use std::collections::HashMap;
 use std::ffi::{CStr, CString, c_char};
 use std::hash::BuildHasherDefault;
+use std::rc::Rc;
 
 /// Who did it, as values of type `text` in the current memory context; None for what is not known. Roles by name: the log
 /// outlives them.
@@ -24,7 +25,7 @@ pub struct Origin {
 
 thread_local! {
     /// The address that the connection came from; it never changes.
-    static ADDRESS: OnceCell<Option<String>> = const { OnceCell::new() };
+    static ADDRESS: OnceCell<Option<CString>> = const { OnceCell::new() };
 }
 
 /// The longest statement that is kept, and the longest of what a client says of itself: together they leave room for images
@@ -32,21 +33,59 @@ thread_local! {
 const MOST_QUERY_BYTES: i32 = 4000;
 const MOST_SETTING_BYTES: i32 = 500;
 
+unsafe extern "C-unwind" {
+    fn cstring_to_text_with_len(from: *const c_char, length: i32) -> *mut pg_sys::text;
+    fn pg_mbcliplen(from: *const c_char, length: i32, most: i32) -> i32;
+}
+
 /// Who runs the statement at hand.
 pub fn of_statement() -> Origin {
-    // SAFETY: variables of the backend, and C strings of the server that are copied at once.
-    unsafe {
-        let (session, current) = (pg_sys::GetSessionUserId(), pg_sys::GetUserId());
+    // SAFETY: variables of the backend.
+    let (session, current, query) = unsafe {
         let query = if settings::audit_queries() { pg_sys::debug_query_string } else { std::ptr::null() };
-        Origin {
-            actor: said(settings::current_user_id()),
-            session_role: role_name(session),
-            current_role: if session == current { None } else { role_name(current) },
-            client: said(settings::client_ip()).or_else(address),
-            user_agent: said(settings::user_agent()),
-            application_name: tag::with_own_name(|name| text(name.as_ptr())),
-            query: beginning(query, MOST_QUERY_BYTES),
+        (pg_sys::GetSessionUserId(), pg_sys::GetUserId(), query)
+    };
+    let [user, client, agent] = [settings::current_user_id(), settings::client_ip(), settings::user_agent()];
+    let client = client.filter(|client| !client.is_empty()).or_else(address);
+    let session_role = role_name(session);
+    let current_role = if session == current { None } else { role_name(current) };
+    let [user, client, agent] = [&user, &client, &agent].map(|text| pointer(text.as_deref()));
+    let [session_role, current_role] = [&session_role, &current_role].map(|name| pointer(name.as_deref()));
+    tag::with_own_name(|name| {
+        let name = name.as_ptr();
+        // SAFETY: NULL or C strings in the database's encoding, which last until the texts are made. Below the guard
+        // nothing is owned.
+        unsafe {
+            pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| Origin {
+                actor: text(user, MOST_SETTING_BYTES),
+                session_role: text(session_role, MOST_SETTING_BYTES),
+                current_role: text(current_role, MOST_SETTING_BYTES),
+                client: text(client, MOST_SETTING_BYTES),
+                user_agent: text(agent, MOST_SETTING_BYTES),
+                application_name: text(name, MOST_SETTING_BYTES),
+                query: text(query, MOST_QUERY_BYTES),
+            })
         }
+    })
+}
+
+fn pointer(text: Option<&CStr>) -> *const c_char {
+    text.map_or(std::ptr::null(), CStr::as_ptr)
+}
+
+/// The beginning of a text, clipped to whole characters; None for NULL and for an empty one.
+///
+/// # Safety
+/// NULL or a C string in the database's encoding; below a guard.
+unsafe fn text(from: *const c_char, most_bytes: i32) -> Option<pg_sys::Datum> {
+    // SAFETY: the caller's.
+    unsafe {
+        if from.is_null() || *from == 0 {
+            return None;
+        }
+        let length = CStr::from_ptr(from).count_bytes().min(i32::MAX as usize) as i32;
+        let kept = if length > most_bytes { pg_mbcliplen(from, length, most_bytes) } else { length };
+        Some(pg_sys::Datum::from(cstring_to_text_with_len(from, kept)))
     }
 }
 
@@ -67,15 +106,9 @@ impl Origin {
     }
 }
 
-/// What a client says of itself; None where it says nothing.
-fn said(value: Option<CString>) -> Option<pg_sys::Datum> {
-    // SAFETY: a C string.
-    value.and_then(|value| unsafe { beginning(value.as_ptr(), MOST_SETTING_BYTES) })
-}
-
 thread_local! {
     /// Names of the roles that were met, forgotten with any change of a role.
-    static ROLES: RefCell<HashMap<u32, CString, BuildHasherDefault<OidHasher>>> = RefCell::default();
+    static ROLES: RefCell<HashMap<u32, Rc<CStr>, BuildHasherDefault<OidHasher>>> = RefCell::default();
 }
 
 /// Watches for changes of roles; called once, from `_PG_init`.
@@ -90,53 +123,31 @@ unsafe extern "C-unwind" fn forget_roles(_argument: pg_sys::Datum, _cache: i32, 
     drop(ROLES.take());
 }
 
-fn role_name(role: pg_sys::Oid) -> Option<pg_sys::Datum> {
-    // SAFETY: C strings; a name that is not known yet is copied at once, NULL for a role that is gone.
-    unsafe {
-        let known = ROLES.with_borrow(|roles| roles.get(&role.to_u32()).map(|name| name.as_ptr()));
-        if let Some(name) = known {
-            return text(name);
-        }
+/// A role's name, None for a role that is gone.
+fn role_name(role: pg_sys::Oid) -> Option<Rc<CStr>> {
+    if let Some(known) = ROLES.with_borrow(|roles| roles.get(&role.to_u32()).cloned()) {
+        return Some(known);
+    }
+    // SAFETY: NULL for a role that is gone, else a C string, which is copied.
+    let name: Rc<CStr> = unsafe {
         let name = pg_sys::GetUserNameFromId(role, true);
-        if !name.is_null() {
-            let kept = CStr::from_ptr(name).to_owned();
-            ROLES.with_borrow_mut(|roles| roles.insert(role.to_u32(), kept));
-        }
-        text(name)
-    }
-}
-
-/// # Safety
-/// NULL or a C string.
-unsafe fn text(from: *const c_char) -> Option<pg_sys::Datum> {
-    // SAFETY: the caller's.
-    unsafe {
-        if from.is_null() || *from == 0 { None } else { Some(pg_sys::Datum::from(pg_sys::cstring_to_text(from))) }
-    }
-}
-
-/// # Safety
-/// NULL or a C string in the database's encoding.
-unsafe fn beginning(from: *const c_char, most_bytes: i32) -> Option<pg_sys::Datum> {
-    // SAFETY: the caller's; the length is clipped to whole characters.
-    unsafe {
-        if from.is_null() || *from == 0 {
+        if name.is_null() {
             return None;
         }
-        let length = CStr::from_ptr(from).to_bytes().len().min(i32::MAX as usize) as i32;
-        let kept = pg_sys::pg_mbcliplen(from, length, most_bytes);
-        Some(pg_sys::Datum::from(pg_sys::cstring_to_text_with_len(from, kept)))
-    }
+        CStr::from_ptr(name).into()
+    };
+    ROLES.with_borrow_mut(|roles| roles.insert(role.to_u32(), name.clone()));
+    Some(name)
 }
 
 /// The address that the connection came from, None for a socket.
-fn address() -> Option<pg_sys::Datum> {
+fn address() -> Option<CString> {
     ADDRESS.with(|address| {
         let address = address.get_or_init(|| {
             // SAFETY: the function takes no arguments and gives NULL for a socket.
             let inet = unsafe { direct_function_call::<pgrx::Inet>(pg_sys::inet_client_addr, &[]) };
-            inet.map(|inet| inet.0)
+            inet.and_then(|inet| CString::new(inet.0).ok())
         });
-        address.as_ref().and_then(|address| address.as_str().into_datum())
+        address.clone()
     })
 }
