@@ -147,7 +147,7 @@ fn a_backup_by_an_exempt_role_is_complete_and_carries_the_exemption() {
     admin.run(&format!(
         "GRANT USAGE ON SCHEMA tenancy, tenancy_internal TO {role};
          GRANT SELECT ON ALL TABLES IN SCHEMA tenancy, tenancy_internal TO {role};
-         GRANT SELECT ON ALL SEQUENCES IN SCHEMA tenancy TO {role}"
+         GRANT SELECT ON ALL SEQUENCES IN SCHEMA tenancy, tenancy_internal TO {role}"
     ));
     let dump = || {
         let mut program = scene.db.program("pg_dump");
