@@ -14,6 +14,8 @@ mod fence;
 mod isolation;
 // F4: what hangs on protected tables
 mod audit;
+// F5: what looks at all of it
+mod integrity;
 
 pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../sql/bootstrap.sql", bootstrap);

@@ -1,0 +1,1 @@
+-- room integrity, report, assertion, exceptions, diagnosis
