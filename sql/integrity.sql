@@ -40,7 +40,7 @@ CREATE TABLE tenancy_internal.accepted_findings (
     object      text        NOT NULL,
     reason      text        NOT NULL,
     until       timestamptz,
-    digest      text        NOT NULL,    -- of the object and of what was found of it (finding_digest)
+    digests     text[]      NOT NULL,    -- of the object and of what was found of it (finding_digest); a tenant each
     accepted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
     accepted_by name        NOT NULL DEFAULT session_user,
     PRIMARY KEY (check_id, object)
@@ -70,7 +70,7 @@ $$;
 -- What an exception is bound to: the object as it is, and what was found of it. Names, never oids: it outlives a dump.
 CREATE FUNCTION tenancy_internal.finding_digest(found tenancy_internal.finding) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-SELECT md5(concat_ws(E'\n', found.check_id, found.detail, found.row_count::text, CASE found.classid::regclass::text
+SELECT md5(concat_ws(E'\n', found.check_id, found.tenant, found.detail, found.row_count::text, CASE found.classid::regclass::text
     WHEN 'pg_class' THEN (
         SELECT concat_ws(E'\n', c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner::regrole, c.relacl, c.reloptions,
                    CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
@@ -164,7 +164,7 @@ RETURNS TABLE (
 )
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT f.check_id, c.severity, o.object, f.tenant, f.row_count, f.sample_rows, f.detail, f.remedy,
-           a.check_id IS NOT NULL AND (a.until IS NULL OR a.until > now()) AND a.digest = tenancy_internal.finding_digest(f),
+           a.check_id IS NOT NULL AND (a.until IS NULL OR a.until > now()) AND tenancy_internal.finding_digest(f) = ANY (a.digests),
            CASE WHEN wanted_check IS NOT NULL THEN tenancy_internal.finding_digest(f) END, f.classid
       FROM tenancy_internal.examine(scope, wanted_check, tables, sample, deep) f
       LEFT JOIN tenancy.integrity_checks c USING (check_id)
