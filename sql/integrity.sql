@@ -112,10 +112,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- All that the sources of a scope say, also that they examined something. A source that fails is reported and does not
--- keep the others from their work. The caller's rights: rows are read, and who may not read them is told so.
+-- keep the others from their work. The caller's rights: rows are read, and who may not read them is told so. Without JIT,
+-- which compiles for seconds what is done in milliseconds.
 CREATE FUNCTION tenancy_internal.examine(scope text, wanted_check text, tables regclass[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     s record;
     family oid[];
