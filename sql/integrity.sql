@@ -72,8 +72,11 @@ CREATE FUNCTION tenancy_internal.application_roles() RETURNS SETOF oid
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
     SELECT DISTINCT a.grantee
       FROM pg_class c, aclexplode(c.relacl) a JOIN pg_authid r ON r.oid = a.grantee
-     WHERE c.oid = 'tenancy.tenants'::regclass AND a.privilege_type = 'SELECT' AND r.oid <> c.relowner AND NOT r.rolsuper
-       AND NOT has_function_privilege(a.grantee, 'tenancy.switch_tenant(text)', 'EXECUTE')
+     WHERE c.oid = 'tenancy.tenants'::regclass AND a.privilege_type = 'SELECT' AND r.oid <> c.relowner
+       AND NOT CASE WHEN r.rolsuper    -- holds every privilege, hence ask for the grant
+                    THEN EXISTS (SELECT FROM pg_proc f, aclexplode(f.proacl) g
+                                  WHERE f.oid = 'tenancy.switch_tenant(text)'::regprocedure AND g.grantee = r.oid)
+                    ELSE has_function_privilege(r.oid, 'tenancy.switch_tenant(text)', 'EXECUTE') END
 $$;
 
 -- Who a privilege must be given to for an application role to hold it: these, what they are members of, and 0 for PUBLIC.
