@@ -292,7 +292,7 @@ WITH guarded AS MATERIALIZED (
      WHERE NOT g.is_odd
        AND (t.body ~* ('(^|[^[:alnum:]_])((from|join|into|update|table|only|using|copy)[[:space:]]+|,[[:space:]]*)"?' || g.name
                        || '"?([^[:alnum:]_."]|$)')
-            OR t.body ~* ('\'' || g.name || '\'')
+            OR t.body ~* ('''' || g.name || '''')
             OR t.body ~* ('(^|[^[:alnum:]_])"?' || regexp_replace(g.schema, '([^[:alnum:]_])', '\\\1', 'g')
                           || '"?[[:space:]]*\.[[:space:]]*"?' || g.name || '"?([^[:alnum:]_]|$)'))
      UNION
