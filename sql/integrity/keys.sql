@@ -204,7 +204,7 @@ SELECT tenancy_internal.defect('index_unused', 'pg_class'::regclass, x.index,
            format('DROP INDEX %s', x.identity))
   FROM indexes x
  WHERE NOT x.is_unique AND NOT x.is_exclusion AND NOT x.is_identity AND x.is_valid
-   AND NOT EXISTS (SELECT FROM pg_partition_tree(x.index) t WHERE pg_stat_get_numscans(t.relid) > 0)
+   AND NOT EXISTS (SELECT FROM tenancy_internal.table_family(x.index) part WHERE pg_stat_get_numscans(part) > 0)
    AND (x.keys[1] IS DISTINCT FROM x.tenant_number
         OR EXISTS (SELECT FROM indexes o
                     WHERE o.relation = x.relation AND o.index <> x.index AND o.is_valid AND NOT o.is_partial
@@ -222,7 +222,7 @@ SELECT tenancy_internal.defect('expression_statistics', 'pg_class'::regclass, x.
   FROM tenancy_internal.guarded_indexes(tables) x
   JOIN tenancy_internal.guarded_tables(tables) g ON g.relation = x.relation
  WHERE g.access <> 'reference' AND g.owner_danger IS NULL AND 0 = ANY (x.keys)
-   AND EXISTS (SELECT FROM pg_partition_tree(x.index) t JOIN pg_statistic s ON s.starelid = t.relid)
+   AND EXISTS (SELECT FROM tenancy_internal.table_family(x.index) part JOIN pg_statistic s ON s.starelid = part)
  UNION ALL
 SELECT tenancy_internal.defect('extended_statistics_open', 'pg_statistic_ext'::regclass, e.oid,
            format('Statistics %I.%I are on expressions of %s, and pg_stats_ext_exprs of this database shows them to everybody;'
@@ -378,10 +378,11 @@ SELECT tenancy_internal.defect('name_convention', n.classid, n.oid,
                 ELSE format('ALTER INDEX %s RENAME TO %I', n.index, n.new_name) END)
   FROM named n
  WHERE n.name !~ ('^' || n.prefix)
-   AND NOT (n.undo -> 'indexes' ? n.name OR n.undo -> 'attached' ? n.name OR n.undo -> 'unique_keys' ? n.name
-            OR n.undo -> 'foreign_keys' @> jsonb_build_array(jsonb_build_object('name', n.name))
-            OR n.undo ->> 'reference_key' = n.name)
-   AND n.name <> 'tenancy_reference'
+   AND NOT COALESCE(n.undo -> 'indexes' ? n.name, false)
+   AND NOT COALESCE(n.undo -> 'attached' ? n.name, false)
+   AND NOT COALESCE(n.undo -> 'unique_keys' ? n.name, false)
+   AND NOT COALESCE(n.undo -> 'foreign_keys' @> jsonb_build_array(jsonb_build_object('name', n.name)), false)
+   AND n.undo ->> 'reference_key' IS DISTINCT FROM n.name
  UNION ALL
 SELECT tenancy_internal.defect('timestamps_missing', 'pg_class'::regclass, m.relation,
            format('Table %s has no %s.', m.identity, string_agg(m.column_name, ' and no ' ORDER BY m.column_name)),
