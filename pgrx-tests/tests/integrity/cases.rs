@@ -56,9 +56,11 @@ impl Company {
         company
     }
 
-    /// OWNER and APP in a text are the roles of this company.
+    /// OWNER and APP in a text are the roles of this company, DBNAME its database.
     pub fn named(&self, sql: &str) -> String {
-        sql.replace("OWNER", &self.owner.to_string()).replace("APP", &self.app.to_string())
+        sql.replace("OWNER", &self.owner.to_string())
+            .replace("APP", &self.app.to_string())
+            .replace("DBNAME", self.db.name())
     }
 
     /// `check_id|object` of each finding of a scope.
