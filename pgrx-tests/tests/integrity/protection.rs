@@ -283,7 +283,7 @@ const EXTENSION: &[Case] = &[
             "UPDATE pg_extension SET extversion = (SELECT default_version FROM pg_available_extensions WHERE name = 'pg_tenancy')
               WHERE extname = 'pg_tenancy'",
         ),
-    Case::new("ddl_guard_off", "ALTER ROLE APP SET tenancy.ddl_guard = off", "APP"),
+    Case::new("ddl_guard_off", "ALTER DATABASE DBNAME SET tenancy.ddl_guard = off", "DBNAME"),
 ];
 
 #[test]
