@@ -91,6 +91,7 @@ $$;
 
 -- Protected tables that have lost something of what protects them. All policies are compared at once with those that
 -- protect_table would make (model::policy), by their text.
+-- What a partition has in common with its root is said of the root.
 CREATE FUNCTION tenancy_internal.find_lost_protection(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -160,8 +161,9 @@ WITH p AS MATERIALIZED (
                 ELSE format('%s has no permissive policy: it shows and takes no row of any tenant.', p.name) END,
            CASE WHEN closed.oid IS NOT NULL OR p.open_policy THEN p.repair END
       FROM p LEFT JOIN pg_policy closed ON closed.polrelid = p.relation AND closed.polname = 'tenancy_closed'
-     WHERE closed.oid IS NOT NULL
-        OR NOT EXISTS (SELECT FROM pg_policy y WHERE y.polrelid = p.relation AND (y.polpermissive OR y.polname = 'tenancy_open'))
+     WHERE (p.present_key IS NOT NULL OR p.access = 'reference')
+       AND (closed.oid IS NOT NULL
+            OR NOT EXISTS (SELECT FROM pg_policy y WHERE y.polrelid = p.relation AND (y.polpermissive OR y.polname = 'tenancy_open')))
     UNION ALL
     SELECT 'truncate_guard_missing', 'pg_class', p.relation, 0,
            CASE WHEN EXISTS (SELECT FROM pg_trigger g WHERE g.tgrelid = p.relation AND g.tgname = 'tenancy_truncate_guard')
@@ -183,17 +185,21 @@ WITH p AS MATERIALIZED (
     UNION ALL
     SELECT 'tenant_column_missing', 'pg_class', p.relation, 0,
            format('%s is on record as protected by tenant and has no tenant column: nothing tells its rows apart.', p.name), NULL
-      FROM p WHERE p.access <> 'reference' AND p.attnum IS NULL
+      FROM p LEFT JOIN p r ON r.relation = p.root AND r.relation <> p.relation
+     WHERE p.access <> 'reference' AND p.attnum IS NULL AND (r.relation IS NULL OR r.attnum IS NOT NULL)
     UNION ALL
     SELECT 'tenant_column_type', 'pg_class', p.relation, p.attnum,
            format('Tenant column %I of %s was protected as the tenants'' %s and is %s now.', p.tenant_column, p.name, p.tenant_key,
                   p.shown_type), NULL
-      FROM p WHERE p.attnum IS NOT NULL AND p.present_key IS DISTINCT FROM p.tenant_key
+      FROM p LEFT JOIN p r ON r.relation = p.root AND r.relation <> p.relation
+     WHERE p.attnum IS NOT NULL AND p.present_key IS DISTINCT FROM p.tenant_key
+       AND (r.relation IS NULL OR r.present_key IS NOT DISTINCT FROM r.tenant_key)
     UNION ALL
     SELECT 'tenant_column_nullable', 'pg_class', p.relation, p.attnum,
            format('Tenant column %I of %s takes NULL: such a row is nobody''s, and seen by no tenant.', p.tenant_column, p.name),
            format('ALTER TABLE %s ALTER COLUMN %I SET NOT NULL', p.name, p.tenant_column)
-      FROM p WHERE p.access = 'tenant' AND NOT p.not_null
+      FROM p LEFT JOIN p r ON r.relation = p.root AND r.relation <> p.relation
+     WHERE p.access = 'tenant' AND NOT p.not_null AND (r.relation IS NULL OR r.not_null)
     UNION ALL
     SELECT 'tenant_column_default', 'pg_class', p.relation, p.attnum,
            format('Tenant column %I of %s has %s: a row that names no tenant is refused.', p.tenant_column, p.name,
@@ -418,8 +424,8 @@ WITH y AS MATERIALIZED (
            CASE WHEN regexp_replace(concat_ws(' ', y.using_text, y.check_text), 'current_setting\(''(?:[^'']|'''')*''::text(, true)?\)', '', 'g')
                      !~ 'current_setting\('
                 THEN format('ALTER POLICY %s ON %s', y.name, y.table_name)
-                     || COALESCE(format(' USING (%s)', regexp_replace(y.using_text, o.pattern, 'current_setting(\1, true)', 'g')), '')
-                     || COALESCE(format(' WITH CHECK (%s)', regexp_replace(y.check_text, o.pattern, 'current_setting(\1, true)', 'g')), '')
+                     || COALESCE(' USING (' || regexp_replace(y.using_text, o.pattern, 'current_setting(\1, true)', 'g') || ')', '')
+                     || COALESCE(' WITH CHECK (' || regexp_replace(y.check_text, o.pattern, 'current_setting(\1, true)', 'g') || ')', '')
            END
       FROM y JOIN one_argument o USING (policy)
     UNION ALL
@@ -433,8 +439,8 @@ WITH y AS MATERIALIZED (
            format('Policy %s of %s calls %s for each row; in a sub-select it would run once for each query.', y.name, y.table_name, w.names),
            CASE WHEN cardinality(w.calls) = 1
                 THEN format('ALTER POLICY %s ON %s', y.name, y.table_name)
-                     || COALESCE(format(' USING (%s)', replace(y.using_text, w.calls[1], format('(SELECT %s)', w.calls[1]))), '')
-                     || COALESCE(format(' WITH CHECK (%s)', replace(y.check_text, w.calls[1], format('(SELECT %s)', w.calls[1]))), '') END
+                     || COALESCE(' USING (' || replace(y.using_text, w.calls[1], format('(SELECT %s)', w.calls[1])) || ')', '')
+                     || COALESCE(' WITH CHECK (' || replace(y.check_text, w.calls[1], format('(SELECT %s)', w.calls[1])) || ')', '') END
       FROM y JOIN wrapped w USING (policy)
 )
 SELECT f.check_id, 'pg_policy'::regclass::oid, f.policy, 0, NULL::text, NULL::bigint, NULL::jsonb, f.detail, f.remedy FROM found f
@@ -604,6 +610,24 @@ WITH extension AS (
                   AND format('%I.%I(%s)', n.nspname, p.proname, pg_get_function_identity_arguments(p.oid)) = m.identity),
                (SELECT t.oid FROM pg_event_trigger t WHERE m.kind = 'event trigger' AND format('%I', t.evtname) = m.identity)) AS objid
       FROM parts m WHERE m.objid IS NULL
+), settings AS (
+    SELECT s.setrole, s.setdatabase, d.oid AS here, 'role ' || quote_ident(r.rolname) AS role, 'database ' || quote_ident(d.datname) AS database
+      FROM pg_db_role_setting s JOIN pg_database d ON d.datname = current_database() AND s.setdatabase IN (0, d.oid)
+      LEFT JOIN pg_roles r ON r.oid = s.setrole
+     WHERE EXISTS (SELECT FROM unnest(s.setconfig) c WHERE lower(c) = 'tenancy.ddl_guard=off')
+), guards_off(classid, objid, whom, remedy) AS (
+    SELECT CASE WHEN s.setrole = 0 THEN 'pg_database'::regclass ELSE 'pg_authid' END, CASE WHEN s.setrole = 0 THEN s.here ELSE s.setrole END,
+           CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'all roles' WHEN s.setrole = 0 THEN s.database
+                ELSE concat_ws(' in ', s.role, CASE WHEN s.setdatabase <> 0 THEN s.database END) END,
+           concat('ALTER ', CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ROLE ALL' ELSE COALESCE(s.role, s.database) END,
+                  CASE WHEN s.setrole <> 0 AND s.setdatabase <> 0 THEN ' IN ' || s.database END, ' RESET tenancy.ddl_guard')
+      FROM settings s
+     UNION ALL
+    SELECT 'pg_database', d.oid, 'all whom no setting of their own gives it back',
+           'ALTER DATABASE ' || quote_ident(d.datname) || ' SET tenancy.ddl_guard = enforce'
+      FROM pg_settings g, pg_database d
+     WHERE g.name = 'tenancy.ddl_guard' AND g.reset_val = 'off' AND d.datname = current_database()
+       AND NOT EXISTS (SELECT FROM settings s JOIN pg_roles r ON r.rolname = session_user AND s.setrole IN (0, r.oid))
 ), found(check_id, classid, objid, detail, remedy) AS (
     SELECT 'extension_part_missing', 'pg_extension'::regclass, e.oid,
            format('Of what the extension installed, %s.', string_agg(format('%s %s is gone', l.kind, l.identity), ', ' ORDER BY l.kind, l.identity)),
@@ -618,7 +642,7 @@ WITH extension AS (
     UNION ALL
     SELECT 'extension_part_detached', CASE l.kind WHEN 'function' THEN 'pg_proc'::regclass ELSE 'pg_event_trigger' END, l.objid,
            format('%s %s is no part of the extension any more: a dump and an upgrade leave it behind.', initcap(l.kind), l.identity),
-           format('ALTER EXTENSION pg_tenancy ADD %s %s', upper(l.kind), l.identity)
+           format('ALTER EXTENSION pg_tenancy ADD %s %s', CASE l.kind WHEN 'function' THEN 'ROUTINE' ELSE 'EVENT TRIGGER' END, l.identity)
       FROM loose l WHERE l.objid IS NOT NULL
     UNION ALL
     SELECT 'event_trigger_disabled', t.classid, t.objid,
@@ -628,22 +652,25 @@ WITH extension AS (
       FROM parts t WHERE t.kind = 'event trigger' AND t.present ->> 'enabled' <> t.installed ->> 'enabled'
     UNION ALL
     SELECT 'extension_function_altered', f.classid, f.objid,
-           format('Function %s is not as the extension installed it: its %s was altered.', f.identity,
+           format('Function %s is not as the extension installed it: what differs is its %s.', f.identity,
                   regexp_replace(array_to_string(f.altered, ', '), ', ([^,]*)$', ' and \1')),
-           CASE WHEN f.altered && '{language,text,kind}' THEN NULL
-                ELSE format('ALTER FUNCTION %s %s %s %s PARALLEL %s%s RESET ALL%s', f.identity, f.installed ->> 'security',
-                            CASE f.installed ->> 'volatility' WHEN 'i' THEN 'IMMUTABLE' WHEN 's' THEN 'STABLE' ELSE 'VOLATILE' END,
-                            CASE WHEN (f.installed ->> 'leakproof')::boolean THEN 'LEAKPROOF' ELSE 'NOT LEAKPROOF' END,
-                            CASE f.installed ->> 'parallel' WHEN 's' THEN 'SAFE' WHEN 'r' THEN 'RESTRICTED' ELSE 'UNSAFE' END,
-                            CASE WHEN (f.installed ->> 'strict')::boolean THEN ' STRICT' ELSE ' CALLED ON NULL INPUT' END,
-                            (SELECT string_agg(format(' SET %s TO %s', split_part(s.setting, '=', 1), CASE split_part(s.setting, '=', 1)
-                                        WHEN 'search_path' THEN split_part(s.setting, '=', 2) ELSE quote_literal(split_part(s.setting, '=', 2)) END), '')
-                               FROM jsonb_array_elements_text(f.installed -> 'settings') AS s(setting))) END
+           CASE WHEN NOT f.altered && '{language,text,kind}'
+                THEN concat('ALTER ROUTINE ', f.identity, ' ', f.installed ->> 'security',
+                            CASE WHEN f.installed ->> 'kind' = 'f' THEN concat(
+                                CASE f.installed ->> 'volatility' WHEN 'i' THEN ' IMMUTABLE' WHEN 's' THEN ' STABLE' ELSE ' VOLATILE' END,
+                                CASE WHEN (f.installed ->> 'leakproof')::boolean THEN ' LEAKPROOF' ELSE ' NOT LEAKPROOF' END,
+                                CASE WHEN (f.installed ->> 'strict')::boolean THEN ' STRICT' ELSE ' CALLED ON NULL INPUT' END,
+                                CASE f.installed ->> 'parallel' WHEN 's' THEN ' PARALLEL SAFE' WHEN 'r' THEN ' PARALLEL RESTRICTED'
+                                     ELSE ' PARALLEL UNSAFE' END) END,
+                            ' RESET ALL',
+                            (SELECT string_agg(format(' SET %s TO %s', s.name, CASE s.name WHEN 'search_path' THEN s.value ELSE quote_literal(s.value) END), '')
+                               FROM jsonb_array_elements_text(f.installed -> 'settings') AS e(setting)
+                              CROSS JOIN LATERAL (SELECT split_part(e.setting, '=', 1), split_part(e.setting, '=', 2)) AS s(name, value))) END
       FROM functions f WHERE f.altered <> '{}'
     UNION ALL
     SELECT 'extension_part_owner', f.classid, f.objid,
            format('%s %s belongs to %I and not to the owner of the extension.', initcap(f.kind), f.identity, r.rolname),
-           format('ALTER %s %s OWNER TO %I', CASE f.present ->> 'kind' WHEN 'p' THEN 'PROCEDURE' ELSE upper(f.kind) END, f.identity, o.rolname)
+           format('ALTER %s %s OWNER TO %I', CASE f.kind WHEN 'function' THEN 'ROUTINE' ELSE 'EVENT TRIGGER' END, f.identity, o.rolname)
       FROM parts f CROSS JOIN extension e JOIN pg_roles r ON r.oid = f.owner JOIN pg_roles o ON o.oid = e.extowner
      WHERE f.owner <> e.extowner
     UNION ALL
@@ -654,24 +681,10 @@ WITH extension AS (
                 THEN 'ALTER EXTENSION pg_tenancy UPDATE' END
       FROM extension e JOIN pg_available_extensions() a ON a.name = e.extname AND a.default_version <> e.extversion
     UNION ALL
-    SELECT 'ddl_guard_off', CASE WHEN s.setrole = 0 THEN 'pg_database'::regclass ELSE 'pg_authid' END,
-           CASE WHEN s.setrole = 0 THEN s.setdatabase ELSE s.setrole END,
-           format('tenancy.ddl_guard is off for %s: tables can be made and altered past protection unseen.',
-                  concat_ws(' in ', 'role ' || quote_ident(r.rolname), 'database ' || quote_ident(d.datname))),
-           format('ALTER %s RESET tenancy.ddl_guard', CASE WHEN s.setrole = 0 THEN format('DATABASE %I', d.datname)
-                  ELSE format('ROLE %I', r.rolname) || COALESCE(format(' IN DATABASE %I', d.datname), '') END)
-      FROM pg_db_role_setting s
-      LEFT JOIN pg_roles r ON r.oid = s.setrole LEFT JOIN pg_database d ON d.oid = s.setdatabase
-     WHERE (s.setdatabase = 0 OR d.datname = current_database())
-       AND EXISTS (SELECT FROM unnest(s.setconfig) c WHERE lower(c) = 'tenancy.ddl_guard=off')
-    UNION ALL
-    SELECT 'ddl_guard_off', 'pg_database', d.oid,
-           'tenancy.ddl_guard is off in the server''s configuration: tables can be made and altered past protection unseen.', NULL
-      FROM pg_settings g, pg_database d
-     WHERE g.name = 'tenancy.ddl_guard' AND g.reset_val = 'off' AND d.datname = current_database()
-       AND NOT EXISTS (SELECT FROM pg_db_role_setting s
-                        WHERE (s.setdatabase = 0 OR s.setdatabase = d.oid)
-                          AND EXISTS (SELECT FROM unnest(s.setconfig) c WHERE lower(c) = 'tenancy.ddl_guard=off'))
+    SELECT 'ddl_guard_off', g.classid, g.objid,
+           format('tenancy.ddl_guard is off for %s: tables can be made and altered past protection unseen.', string_agg(g.whom, ', ' ORDER BY g.whom)),
+           string_agg(g.remedy, '; ' ORDER BY g.whom)
+      FROM guards_off g GROUP BY g.classid, g.objid
 )
 SELECT f.check_id, f.classid::oid, f.objid, 0, NULL::text, NULL::bigint, NULL::jsonb, f.detail, f.remedy FROM found f WHERE tables IS NULL
 $$;
