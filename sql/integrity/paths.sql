@@ -1,5 +1,6 @@
 -- room integrity, ways around a protected table: views, functions, triggers, rules, foreign tables, publications, partitions
 
+-- Estimates of what functions give are high, and compiling would take longer than all of it; hence jit = off below.
 INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source, title) VALUES
     ('view_past_row_security',     'catalog', 'error',   'find_readers',      'view reads protected tables as an owner whom row security does not bind'),
     ('view_of_copies',             'catalog', 'error',   'find_readers',      'view shows a materialized view of all tenants'' rows'),
@@ -42,7 +43,7 @@ SELECT reader, rule, string_agg(identity, ', ' ORDER BY identity) FROM reads GRO
 $$;
 
 CREATE FUNCTION tenancy_internal.find_readers(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH readers AS MATERIALIZED (
     SELECT r.*, c.relkind, c.relacl, c.relowner, format('%I.%I', n.nspname, c.relname) AS identity, o.rolname AS owner_name,
            CASE WHEN o.rolsuper THEN 'is a superuser' WHEN o.rolbypassrls THEN 'has BYPASSRLS' END AS danger,
@@ -130,18 +131,26 @@ SELECT tenancy_internal.defect('rule_past_row_security', 'pg_rewrite'::regclass,
  WHERE r.danger IS NOT NULL AND NOT EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = r.reader)
  UNION ALL
 SELECT tenancy_internal.defect('rule_on_protected', 'pg_rewrite'::regclass, w.oid,
-           format('Rule %I rewrites statements on the protected table %s, and what it adds is checked as the table''s owner.',
-                  w.rulename, g.identity),
-           format('DROP RULE %I ON %s', w.rulename, g.identity))
-  FROM tenancy_internal.guarded_tables(tables) g JOIN pg_rewrite w ON w.ev_class = g.relation
+           format('Rule %I rewrites statements on the protected table %I.%I, and what it adds is checked as the table''s owner.',
+                  w.rulename, n.nspname, c.relname),
+           format('DROP RULE %I ON %I.%I', w.rulename, n.nspname, c.relname))
+  FROM pg_rewrite w
+  JOIN tenancy_internal.protected_tables p ON p.relation = w.ev_class
+  JOIN pg_class c ON c.oid = w.ev_class
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE tables IS NULL OR c.oid = ANY (tables)
 $$;
 
 CREATE FUNCTION tenancy_internal.find_parents(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+WITH guarded AS MATERIALIZED (
+    SELECT g.* FROM tenancy_internal.guarded_tables(tables) g
+     WHERE EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = g.relation)
+)
 SELECT tenancy_internal.defect('parent_unprotected', 'pg_class'::regclass, c.oid,
            format('Table %I.%I is not protected, and who reads it reads the rows of %s: its children''s policies are not asked.',
                   n.nspname, c.relname, string_agg(g.identity, ', ' ORDER BY g.identity)), NULL)
-  FROM tenancy_internal.guarded_tables(tables) g
+  FROM guarded g
   JOIN pg_inherits i ON i.inhrelid = g.relation
   JOIN pg_class c ON c.oid = i.inhparent
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -155,7 +164,7 @@ SELECT tenancy_internal.defect('partition_granted', 'pg_class'::regclass, g.rela
            format('%s may use %s directly, although it is reached through %s.',
                   l.grantees, g.identity, g.root::regclass),
            format('REVOKE ALL ON %s FROM %s', g.identity, l.grantees))
-  FROM tenancy_internal.guarded_tables(tables) g
+  FROM guarded g
   JOIN pg_class c ON c.oid = g.relation
  CROSS JOIN LATERAL (
     SELECT string_agg(DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, ', ')
@@ -168,7 +177,7 @@ SELECT tenancy_internal.defect('partition_granted', 'pg_class'::regclass, g.rela
 $$;
 
 CREATE FUNCTION tenancy_internal.find_outlets(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH grantees AS MATERIALIZED (
     SELECT a.oid, CASE a.oid WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.oid)) END AS name
       FROM tenancy_internal.application_grantees() AS a(oid)
@@ -237,8 +246,11 @@ $$;
 -- In plpgsql for the catalog of published schemas and the row filters, which are new in 15.
 CREATE FUNCTION tenancy_internal.find_publications(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
+    IF NOT EXISTS (SELECT FROM pg_publication) THEN
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT (f.d).* FROM (
         SELECT tenancy_internal.defect('published_without_filter', 'pg_publication_rel'::regclass, r.oid,
@@ -308,7 +320,7 @@ $$;
 
 CREATE FUNCTION tenancy_internal.find_functions(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH functions AS MATERIALIZED (
     SELECT p.oid, p.oid::regprocedure::text AS identity, p.prosecdef, p.proconfig, r.rolname AS owner_name, p.proowner,
            quote_ident(n.nspname) AS schema, l.lanname, l.lanpltrusted,
@@ -369,7 +381,7 @@ $$;
 -- Triggers of protected tables, and of views that read them. What their functions write is told by the words of their text.
 CREATE FUNCTION tenancy_internal.find_triggers(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH targets(relation, identity) AS (
     SELECT g.relation, g.identity FROM tenancy_internal.guarded_tables(tables) g
      UNION
@@ -377,6 +389,7 @@ WITH targets(relation, identity) AS (
       FROM tenancy_internal.protected_readers(tables) r
       JOIN pg_class c ON c.oid = r.reader JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'v'
+       AND EXISTS (SELECT FROM pg_class v WHERE v.relkind = 'v' AND v.relhastriggers)    -- mostly none, and then not asked
 ), triggers AS MATERIALIZED (
     SELECT t.oid, t.tgname, t.tgfoid, g.identity, p.prosecdef, p.prosrc, r.rolname AS owner_name,
            CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS' END AS danger,
