@@ -140,7 +140,7 @@ const HARMLESS: &[&str] = &[
     "SET ROLE OWNER; CREATE TABLE shop.things (tenant_id uuid, id serial PRIMARY KEY, other serial UNIQUE); RESET ROLE;
      SELECT tenancy.protect_table('shop.things'); GRANT USAGE ON SEQUENCE shop.things_id_seq TO APP",
     "ALTER TABLE shop.orders ADD EXCLUDE USING btree (item WITH =, tenant_id WITH =)",
-    "CREATE INDEX some ON shop.orders (tenant_id, customer) WHERE number > 1",
+    "CREATE INDEX few ON shop.orders (tenant_id, customer) WHERE number > 1",
     "GRANT SELECT ON shop.countries TO PUBLIC; GRANT CREATE ON SCHEMA shop TO OWNER",
     "ALTER DEFAULT PRIVILEGES FOR ROLE OWNER IN SCHEMA shop GRANT SELECT ON TABLES TO OWNER;
      SELECT tenancy.protect_schema('shop');
@@ -171,13 +171,7 @@ fn each_defect_of_keys_and_privileges_is_found_and_mended() {
     for case in CASES {
         company.tries("catalog", case);
     }
-    for seed in HARMLESS {
-        company.dba.run("BEGIN; SET LOCAL tenancy.ddl_guard = off");
-        company.dba.run(&company.named(seed));
-        let found = company.findings("catalog");
-        assert!(found.is_empty(), "{seed}: {found:#?}");
-        company.dba.run("ROLLBACK");
-    }
+    company.lets_pass("catalog", HARMLESS);
     for (check, objects) in CONVENTIONS {
         let name = quote_literal(check);
         company.dba.run(&format!(

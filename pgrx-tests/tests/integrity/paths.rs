@@ -195,11 +195,5 @@ fn each_way_around_a_protected_table_is_found_and_closed() {
     for case in CASES {
         company.tries("catalog", case);
     }
-    for seed in HARMLESS {
-        company.dba.run("BEGIN; SET LOCAL tenancy.ddl_guard = off");
-        company.dba.run(&company.named(seed));
-        let found = company.findings("catalog");
-        assert!(found.is_empty(), "{seed}: {found:#?}");
-        company.dba.run("ROLLBACK");
-    }
+    company.lets_pass("catalog", HARMLESS);
 }
