@@ -263,12 +263,12 @@ WITH grantees AS MATERIALIZED (
 ), schemas AS MATERIALIZED (
     SELECT DISTINCT relnamespace AS oid FROM guarded
 ), sequences AS MATERIALIZED (
-    SELECT d.objid AS oid, g.identity, g.owner
+    SELECT d.objid AS oid, g.identity
       FROM guarded g
       JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.relation AND d.refobjsubid > 0
                       AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
      UNION
-    SELECT d.refobjid, g.identity, g.owner
+    SELECT d.refobjid, g.identity
       FROM guarded g
       JOIN pg_attrdef f ON f.adrelid = g.relation
       JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
@@ -316,7 +316,7 @@ SELECT tenancy_internal.defect('sequence_readable', 'pg_class'::regclass, c.oid,
            format('Sequence %I.%I of %s counts the rows of all tenants, and %s may read or set it; USAGE is enough to draw numbers.',
                   n.nspname, c.relname, s.identity, l.grantees),
            format('REVOKE SELECT, UPDATE ON SEQUENCE %I.%I FROM %s', n.nspname, c.relname, l.grantees))
-  FROM (SELECT oid, min(identity) AS identity, min(owner) AS owner FROM sequences GROUP BY oid) AS s
+  FROM (SELECT oid, min(identity) AS identity FROM sequences GROUP BY oid) AS s
   JOIN pg_class c ON c.oid = s.oid AND c.relkind = 'S'
   JOIN pg_namespace n ON n.oid = c.relnamespace
  CROSS JOIN LATERAL (

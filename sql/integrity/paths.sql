@@ -23,23 +23,32 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source
     ('trigger_writes_elsewhere',   'catalog', 'warning', 'find_triggers',     'trigger of a protected table writes to one that is not protected');
 
 -- What reads or writes protected tables by the rewriter: each view or rule, also through views and materialized views.
--- A view's rules count as the view.
+-- A view's rules count as the view. It ends at a view whose owner is bound, or that shows the current tenant's rows only:
+-- whatever reads that is bound by it. A copy of it is none.
 CREATE FUNCTION tenancy_internal.protected_readers(tables oid[]) RETURNS TABLE (reader oid, rule oid, sources text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 WITH RECURSIVE edges AS MATERIALIZED (
-    SELECT DISTINCT w.ev_class AS reader, CASE WHEN c.relkind NOT IN ('v', 'm') THEN w.oid END AS rule, d.refobjid AS source
+    SELECT DISTINCT w.ev_class AS reader, CASE WHEN c.relkind NOT IN ('v', 'm') THEN w.oid END AS rule, d.refobjid AS source,
+           c.relkind = 'm' AS is_copy,
+           c.relkind = 'm'
+               OR (o.rolsuper OR o.rolbypassrls
+                   OR EXISTS (SELECT FROM pg_options_to_table(c.reloptions)
+                               WHERE c.relkind = 'v' AND option_name = 'security_invoker' AND option_value::boolean))
+              AND NOT EXISTS (SELECT FROM tenancy_internal.tenant_views t WHERE t.view = c.oid) AS is_open
       FROM pg_rewrite w
       JOIN pg_class c ON c.oid = w.ev_class
+      JOIN pg_authid o ON o.oid = c.relowner
       JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> w.ev_class
      WHERE w.ev_class >= 16384
-), reads(reader, rule, identity) AS (
-    SELECT e.reader, e.rule, g.identity
+), reads(reader, rule, is_open, identity) AS (
+    SELECT e.reader, e.rule, e.is_open, g.identity
       FROM edges e JOIN tenancy_internal.guarded_tables(tables) g ON g.relation = e.source AND g.access <> 'reference'
      UNION
-    SELECT e.reader, e.rule, r.identity FROM reads r JOIN edges e ON e.source = r.reader AND r.rule IS NULL
+    SELECT e.reader, e.rule, e.is_open, r.identity
+      FROM reads r JOIN edges e ON e.source = r.reader AND r.rule IS NULL AND (r.is_open OR e.is_copy)
 )
-SELECT reader, rule, string_agg(identity, ', ' ORDER BY identity) FROM reads GROUP BY reader, rule
+SELECT reader, rule, string_agg(DISTINCT identity, ', ' ORDER BY identity) FROM reads GROUP BY reader, rule
 $$;
 
 CREATE FUNCTION tenancy_internal.find_readers(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
@@ -285,6 +294,11 @@ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION tenancy_internal.without_comments(code text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT regexp_replace(regexp_replace(code, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g')
+$$;
+
 -- The functions of users that name protected tables: by dependency, and by the words of their text, for PL/pgSQL and the like
 -- keep no dependencies. A name counts behind its own schema, where SQL expects a table, and as a literal of its own.
 CREATE FUNCTION tenancy_internal.functions_on_tables(functions oid[], tables oid[])
@@ -294,7 +308,7 @@ WITH guarded AS MATERIALIZED (
     SELECT g.relation, g.name::text AS name, g.schema, g.identity, g.name ~ '[^[:alnum:]_]' AS is_odd
       FROM tenancy_internal.guarded_tables(tables) g WHERE g.access <> 'reference'
 ), texts AS MATERIALIZED (
-    SELECT p.oid, regexp_replace(regexp_replace(p.prosrc, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g') AS body
+    SELECT p.oid, tenancy_internal.without_comments(p.prosrc) AS body
       FROM pg_proc p WHERE p.oid = ANY (functions)
 ), words AS MATERIALIZED (
     SELECT DISTINCT t.oid, w.word FROM texts t, regexp_split_to_table(lower(t.body), '[^[:alnum:]_]+') AS w(word)
@@ -410,8 +424,8 @@ WITH targets(relation, identity) AS (
     SELECT DISTINCT f.tgfoid, w.part[2] IS NOT NULL AS is_qualified,
            CASE WHEN w.part[2] LIKE '"%' THEN replace(btrim(w.part[2], '"'), '""', '"') ELSE lower(w.part[2]) END AS schema,
            CASE WHEN w.part[3] LIKE '"%' THEN replace(btrim(w.part[3], '"'), '""', '"') ELSE lower(w.part[3]) END AS name
-      FROM (SELECT DISTINCT tgfoid, prosrc FROM triggers) AS f,
-           regexp_matches(f.prosrc, '(?:^|[^[:alnum:]_])(insert\s+into|update|delete\s+from|merge\s+into|copy)\s+(?:only\s+)?'
+      FROM (SELECT DISTINCT tgfoid, tenancy_internal.without_comments(prosrc) AS body FROM triggers) AS f,
+           regexp_matches(f.body, '(?:^|[^[:alnum:]_])(insert\s+into|update|delete\s+from|merge\s+into|copy)\s+(?:only\s+)?'
                                     '(?:("(?:[^"]|"")+"|[[:alnum:]_]+)\s*\.\s*)?("(?:[^"]|"")+"|[[:alnum:]_]+)', 'gi') AS w(part)
 ), elsewhere AS (
     SELECT w.tgfoid, string_agg(DISTINCT format('%I.%I', n.nspname, c.relname), ', ') AS tables
@@ -443,6 +457,7 @@ COMMENT ON FUNCTION tenancy_internal.find_readers(oid[], integer, boolean) IS 'v
 COMMENT ON FUNCTION tenancy_internal.find_parents(oid[], integer, boolean) IS 'parents and partitions by which protected rows are reached';
 COMMENT ON FUNCTION tenancy_internal.find_outlets(oid[], integer, boolean) IS 'foreign tables and large objects that all tenants share';
 COMMENT ON FUNCTION tenancy_internal.find_publications(oid[], integer, boolean) IS 'publications that send the rows of all tenants';
+COMMENT ON FUNCTION tenancy_internal.without_comments(text) IS 'the text of a function without its comments';
 COMMENT ON FUNCTION tenancy_internal.functions_on_tables(oid[], oid[]) IS 'which of some functions name protected tables, and which';
 COMMENT ON FUNCTION tenancy_internal.find_functions(oid[], integer, boolean) IS 'functions past row security, or that others may bend';
 COMMENT ON FUNCTION tenancy_internal.find_triggers(oid[], integer, boolean) IS 'triggers of protected tables that reach beyond the tenant';

@@ -173,8 +173,9 @@ const CASES: &[Case] = &[
 const HARMLESS: &[&str] = &[
     "CREATE VIEW shop.mine WITH (security_invoker) AS SELECT * FROM shop.orders",
     "CREATE VIEW shop.owned AS SELECT * FROM shop.orders; ALTER VIEW shop.owned owner TO OWNER",
+    "CREATE VIEW shop.over_owned AS SELECT item FROM shop.owned",
     "CREATE VIEW shop.lands AS SELECT * FROM shop.countries",
-    behind_view!(""),
+    behind_view!("CREATE VIEW shop.over_totals AS SELECT orders FROM shop.totals_of_tenant"),
     "CREATE PUBLICATION news FOR TABLE shop.orders WHERE (tenant_id = '00000000-0000-0000-0000-000000000001'), shop.notes",
     // Words in a comment, in prose, and behind another schema's name are no tables of ours.
     "CREATE SCHEMA other; CREATE TABLE other.orders (id int);
@@ -182,7 +183,7 @@ const HARMLESS: &[&str] = &[
         AS $$ /* from orders */ SELECT count(*) FROM other.orders WHERE 'all orders' <> '' -- from orders
         $$",
     "CREATE FUNCTION shop.chain() RETURNS trigger LANGUAGE plpgsql
-        AS 'BEGIN UPDATE shop.customers SET name = name WHERE id = NEW.customer; NEW.number := 1; RETURN NEW; END';
+        AS 'BEGIN /* insert into shop.notes */ UPDATE shop.customers SET name = name WHERE id = NEW.customer; NEW.number := 1; RETURN NEW; END';
      CREATE TRIGGER chain BEFORE INSERT ON shop.orders FOR EACH ROW EXECUTE FUNCTION shop.chain()",
     "CREATE FOREIGN DATA wrapper far; CREATE SERVER away FOREIGN DATA wrapper far OPTIONS (host 'elsewhere', dbname 'DBNAME');
      CREATE FOREIGN TABLE shop.mirror (id bigint) SERVER away OPTIONS (table_name 'orders')",
