@@ -67,6 +67,26 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
      GROUP BY i.source, i.scope ORDER BY i.scope, i.source
 $$;
 
+-- The roles that run an application: tenancy.grant_usage was given to them, and they administer nothing.
+CREATE FUNCTION tenancy_internal.application_roles() RETURNS SETOF oid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT DISTINCT a.grantee
+      FROM pg_class c, aclexplode(c.relacl) a JOIN pg_authid r ON r.oid = a.grantee
+     WHERE c.oid = 'tenancy.tenants'::regclass AND a.privilege_type = 'SELECT' AND r.oid <> c.relowner AND NOT r.rolsuper
+       AND NOT has_function_privilege(a.grantee, 'tenancy.switch_tenant(text)', 'EXECUTE')
+$$;
+
+-- Who a privilege must be given to for an application role to hold it: these, what they are members of, and 0 for PUBLIC.
+CREATE FUNCTION tenancy_internal.application_grantees() RETURNS SETOF oid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE reach(role) AS (
+    SELECT r FROM tenancy_internal.application_roles() r
+     UNION
+    SELECT m.roleid FROM reach JOIN pg_auth_members m ON m.member = reach.role
+)
+SELECT 0::oid UNION ALL SELECT role FROM reach
+$$;
+
 -- What an exception is bound to: the object as it is, and what was found of it. Names, never oids: it outlives a dump.
 CREATE FUNCTION tenancy_internal.finding_digest(found tenancy_internal.finding) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -202,6 +222,8 @@ COMMENT ON TABLE tenancy_internal.accepted_findings IS 'findings that somebody a
 COMMENT ON VIEW tenancy.integrity_checks IS 'the checks of tenancy.check_integrity; tenancy.set_check changes them';
 COMMENT ON VIEW tenancy.accepted_findings IS 'findings that are not shown, with who accepted them and why (tenancy.accept_finding)';
 COMMENT ON FUNCTION tenancy_internal.integrity_sources(text, text) IS 'the functions that find what the checks of a scope are about';
+COMMENT ON FUNCTION tenancy_internal.application_roles() IS 'the roles that tenancy.grant_usage was given to, without those that administer';
+COMMENT ON FUNCTION tenancy_internal.application_grantees() IS 'whose privileges an application role has: its own, its groups'', those of PUBLIC (0)';
 COMMENT ON FUNCTION tenancy_internal.finding_digest(tenancy_internal.finding) IS 'what an exception for a finding is bound to';
 COMMENT ON FUNCTION tenancy_internal.finding_object(tenancy_internal.finding) IS 'the identity of what a finding is about';
 COMMENT ON FUNCTION tenancy_internal.acceptances() IS 'the findings that were accepted';
