@@ -2,7 +2,11 @@
 //! SQL: sql/integrity.sql runs the checks; sql/integrity/*.sql are they.
 
 pgrx::extension_sql_file!("../../sql/integrity.sql", requires = ["isolation", "fence", "audit"]);
-pgrx::extension_sql_file!("../../sql/integrity/protection.sql", name = "integrity_protection", requires = ["integrity"]);
+pgrx::extension_sql_file!(
+    "../../sql/integrity/protection.sql",
+    name = "integrity_protection",
+    requires = ["integrity"]
+);
 pgrx::extension_sql_file!("../../sql/integrity/paths.sql", name = "integrity_paths", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/keys.sql", name = "integrity_keys", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/roles.sql", name = "integrity_roles", requires = ["integrity"]);

@@ -53,6 +53,11 @@ impl Company {
         db.tenant("blue");
         let company = Self { dba: db.admin(), db, owner, app };
         company.dba.run(&company.named(TABLES));
+        // The tests' server is neither preloaded nor always of the newest release.
+        company.dba.run(
+            "INSERT INTO tenancy_internal.integrity_settings (check_id, is_on)
+             VALUES ('server_release', false), ('server_unfenced', false)",
+        );
         company
     }
 
