@@ -12,11 +12,11 @@ pgrx::extension_sql_file!("../../sql/integrity/keys.sql", name = "integrity_keys
 pgrx::extension_sql_file!("../../sql/integrity/roles.sql", name = "integrity_roles", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/rows.sql", name = "integrity_rows", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/orphans.sql", name = "integrity_orphans", requires = ["integrity_rows"]);
-pgrx::extension_sql_file!("../../sql/integrity/proof.sql", name = "integrity_proof", requires = [
-    "integrity",
-    tenancy_internal::stale_tenant_step,
-    tenancy_internal::leave_tenant_step
-]);
+pgrx::extension_sql_file!(
+    "../../sql/integrity/proof.sql",
+    name = "integrity_proof",
+    requires = ["integrity", tenancy_internal::stale_tenant_step, tenancy_internal::leave_tenant_step]
+);
 pgrx::extension_sql_file!("../../sql/integrity/answers.sql", name = "integrity_answers", requires = ["integrity"]);
 
 #[pgrx::pg_schema]

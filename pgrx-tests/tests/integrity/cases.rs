@@ -47,7 +47,10 @@ const TABLES: &str = "
 
 impl Company {
     pub fn open() -> Self {
-        let db = Db::new();
+        Self::on(Db::new())
+    }
+
+    pub fn on(db: Db) -> Self {
         let (owner, app) = (db.role("owner", ""), db.application("app"));
         db.tenant("red");
         db.tenant("blue");
