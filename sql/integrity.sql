@@ -98,7 +98,7 @@ CREATE FUNCTION tenancy_internal.guarded_tables(tables oid[]) RETURNS TABLE (
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 WITH by_policy AS (
-    SELECT y.polrelid, min(d.refobjsubid) AS attnum
+    SELECT y.polrelid, min(d.refobjsubid)::int2 AS attnum
       FROM pg_policy y
       JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = y.oid
                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid = y.polrelid AND d.refobjsubid > 0
@@ -113,8 +113,10 @@ SELECT c.oid, p.root, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname
   JOIN pg_namespace n ON n.oid = c.relnamespace
   JOIN pg_authid r ON r.oid = c.relowner
   LEFT JOIN by_policy y ON y.polrelid = c.oid
-  LEFT JOIN pg_attribute a ON a.attrelid = c.oid AND NOT a.attisdropped AND p.access <> 'reference'
-                          AND CASE WHEN y.attnum IS NULL THEN a.attname = p.tenant_column ELSE a.attnum = y.attnum END
+  LEFT JOIN pg_attribute a    -- by number, for the index
+    ON a.attrelid = c.oid AND NOT a.attisdropped AND p.access <> 'reference'
+   AND a.attnum = COALESCE(y.attnum, (SELECT b.attnum FROM pg_attribute b
+                                       WHERE b.attrelid = c.oid AND b.attname = p.tenant_column))
  WHERE tables IS NULL OR c.oid = ANY (tables)
 $$;
 

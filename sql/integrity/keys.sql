@@ -1,5 +1,6 @@
 -- room integrity, keys, indexes, sequences and privileges of protected tables; conventions
 
+-- Estimates of what functions give are high, and compiling would take longer than all of it; hence jit = off below.
 INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, is_on, source, title) VALUES
     ('key_without_tenant',          'catalog', 'warning', true,  'find_keys',        'unique key lacks the tenant column'),
     ('surrogate_without_tenant',    'catalog', 'info',    false, 'find_keys',        'key of numbers or uuids that nobody chooses lacks the tenant column'),
@@ -47,21 +48,23 @@ CREATE FUNCTION tenancy_internal.guarded_indexes(tables oid[]) RETURNS TABLE (
     is_identity boolean, is_partitioned boolean
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-SELECT x.indexrelid, x.indrelid, i.relname, format('%I.%I', n.nspname, i.relname), g.identity,
+SELECT x.indexrelid, x.indrelid, i.relname, format('%I.%I', n.nspname, i.relname), format('%I.%I', n.nspname, c.relname),
        (x.indkey::int2[])[0:x.indnkeyatts - 1],
        jsonb_build_array(i.relam, x.indkey::text, x.indnkeyatts, x.indclass::text, x.indcollation::text, x.indoption::text,
                          pg_get_expr(x.indexprs, x.indrelid), pg_get_expr(x.indpred, x.indrelid), i.reloptions),
        k.oid, x.indisunique, x.indisexclusion, x.indisprimary, x.indimmediate, x.indisvalid AND x.indislive AND x.indisready,
        x.indpred IS NOT NULL, x.indisreplident, i.relkind = 'I'
-  FROM tenancy_internal.guarded_tables(tables) g
-  JOIN pg_index x ON x.indrelid = g.relation
+  FROM tenancy_internal.protected_tables p
+  JOIN pg_class c ON c.oid = p.relation
+  JOIN pg_index x ON x.indrelid = p.relation
   JOIN pg_class i ON i.oid = x.indexrelid AND NOT i.relispartition
   JOIN pg_namespace n ON n.oid = i.relnamespace
   LEFT JOIN pg_constraint k ON k.conindid = x.indexrelid AND k.conrelid = x.indrelid AND k.contype IN ('p', 'u', 'x')
+ WHERE tables IS NULL OR c.oid = ANY (tables)
 $$;
 
 CREATE FUNCTION tenancy_internal.find_keys(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH guarded AS MATERIALIZED (
     SELECT * FROM tenancy_internal.guarded_tables(NULL)
 ), indexes AS MATERIALIZED (
@@ -130,16 +133,17 @@ SELECT tenancy_internal.defect(
 SELECT tenancy_internal.defect('constraint_not_valid', 'pg_constraint'::regclass, k.oid,
            format('Constraint %I of %s is NOT VALID: rows from before it may break it.', k.conname, g.identity),
            format('ALTER TABLE %s VALIDATE CONSTRAINT %I', g.identity, k.conname))
-  FROM tenancy_internal.guarded_tables(tables) g
+  FROM guarded g
   JOIN pg_constraint k ON k.conrelid = g.relation
- WHERE NOT k.convalidated AND k.contype IN ('f', 'c', 'n') AND k.conparentid = 0 AND k.coninhcount = 0
+ WHERE (tables IS NULL OR g.relation = ANY (tables)) AND NOT k.convalidated AND k.contype IN ('f', 'c', 'n') AND k.conparentid = 0 AND k.coninhcount = 0
    AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)    -- new in 18
 $$;
 
 CREATE FUNCTION tenancy_internal.find_indexes(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH guarded AS MATERIALIZED (
-    SELECT g.*, c.relispartition FROM tenancy_internal.guarded_tables(tables) g JOIN pg_class c ON c.oid = g.relation
+    SELECT g.*, c.relispartition, tables IS NULL OR c.oid = ANY (tables) AS is_wanted
+      FROM tenancy_internal.guarded_tables(NULL) g JOIN pg_class c ON c.oid = g.relation
 ), indexes AS MATERIALIZED (
     SELECT * FROM tenancy_internal.guarded_indexes(tables)
 ), ranked AS (
@@ -154,7 +158,7 @@ SELECT tenancy_internal.defect('index_without_tenant', 'pg_class'::regclass, g.r
                   g.identity, g.tenant_column),
            tenancy_internal.protect_call(g.relation, NULL))
   FROM guarded g
- WHERE g.tenant_number IS NOT NULL AND NOT g.relispartition
+ WHERE g.is_wanted AND g.tenant_number IS NOT NULL AND NOT g.relispartition
    AND NOT EXISTS (SELECT FROM indexes x
                     WHERE x.relation = g.relation AND x.is_valid AND NOT x.is_partial AND x.keys[1] = g.tenant_number)
  UNION ALL
@@ -167,8 +171,8 @@ SELECT tenancy_internal.defect('foreign_key_without_index', 'pg_constraint'::reg
                      JOIN pg_attribute a ON a.attrelid = k.conrelid AND a.attnum = v.attnum)))
   FROM guarded g
   JOIN pg_constraint k ON k.conrelid = g.relation AND k.contype = 'f' AND k.conparentid = 0
-  JOIN tenancy_internal.guarded_tables(NULL) p ON p.relation = k.confrelid AND p.access <> 'reference'
- WHERE k.conkey <> ARRAY[g.tenant_number]
+  JOIN guarded p ON p.relation = k.confrelid AND p.access <> 'reference'
+ WHERE g.is_wanted AND k.conkey <> ARRAY[g.tenant_number]
        -- Without the tenant it is a finding of its own, and gets other columns.
    AND (g.tenant_number = ANY (k.conkey) OR g.tenant_number IS NULL)
    AND NOT EXISTS (SELECT FROM indexes x
@@ -194,7 +198,7 @@ $$;
 
 -- Of a partitioned index no part has been used. What keeps a key, or finds a tenant's rows, is not superfluous for that.
 CREATE FUNCTION tenancy_internal.find_unused(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH indexes AS MATERIALIZED (
     SELECT x.*, g.tenant_number
       FROM tenancy_internal.guarded_indexes(tables) x JOIN tenancy_internal.guarded_tables(tables) g ON g.relation = x.relation
@@ -215,20 +219,24 @@ $$;
 -- kept of its expressions, from all tenants' rows.
 CREATE FUNCTION tenancy_internal.find_statistics(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
-SELECT tenancy_internal.defect('expression_statistics', 'pg_class'::regclass, x.index,
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+WITH guarded AS MATERIALIZED (
+    SELECT * FROM tenancy_internal.guarded_tables(tables)
+)
+SELECT tenancy_internal.defect('expression_statistics', 'pg_class'::regclass, i.oid,
            format('Index %s of %s is on an expression, and its owner %I, whom row security binds, sees values of all tenants'
-                  ' in pg_stats.', x.identity, x.on_table, g.owner_name), NULL)
-  FROM tenancy_internal.guarded_indexes(tables) x
-  JOIN tenancy_internal.guarded_tables(tables) g ON g.relation = x.relation
- WHERE g.access <> 'reference' AND g.owner_danger IS NULL AND 0 = ANY (x.keys)
-   AND EXISTS (SELECT FROM tenancy_internal.table_family(x.index) part JOIN pg_statistic s ON s.starelid = part)
+                  ' in pg_stats.', format('%I.%I', g.schema, i.relname), g.identity, g.owner_name), NULL)
+  FROM guarded g
+  JOIN pg_index x ON x.indrelid = g.relation AND x.indexprs IS NOT NULL
+  JOIN pg_class i ON i.oid = x.indexrelid AND NOT i.relispartition
+ WHERE g.access <> 'reference' AND g.owner_danger IS NULL
+   AND EXISTS (SELECT FROM tenancy_internal.table_family(i.oid) part JOIN pg_statistic s ON s.starelid = part)
  UNION ALL
 SELECT tenancy_internal.defect('extended_statistics_open', 'pg_statistic_ext'::regclass, e.oid,
            format('Statistics %I.%I are on expressions of %s, and pg_stats_ext_exprs of this database shows them to everybody;'
                   ' the release notes of PostgreSQL for CVE-2024-4317 say how to mend the view.',
                   n.nspname, e.stxname, g.identity), NULL)
-  FROM tenancy_internal.guarded_tables(tables) g
+  FROM guarded g
   JOIN pg_statistic_ext e ON e.stxrelid = g.relation
   JOIN pg_namespace n ON n.oid = e.stxnamespace
  WHERE g.access <> 'reference' AND (to_jsonb(e) ->> 'stxexprs') IS NOT NULL    -- new in 14
@@ -236,7 +244,7 @@ SELECT tenancy_internal.defect('extended_statistics_open', 'pg_statistic_ext'::r
 $$;
 
 CREATE FUNCTION tenancy_internal.find_grants(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH grantees AS MATERIALIZED (
     SELECT a.oid, CASE a.oid WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.oid)) END AS name
       FROM tenancy_internal.application_grantees() AS a(oid)
@@ -255,19 +263,19 @@ WITH grantees AS MATERIALIZED (
 ), schemas AS MATERIALIZED (
     SELECT DISTINCT relnamespace AS oid FROM guarded
 ), sequences AS MATERIALIZED (
-    SELECT d.objid AS oid, g.identity, g.owner
+    SELECT d.objid AS oid, g.identity
       FROM guarded g
       JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = g.relation AND d.refobjsubid > 0
                       AND d.classid = 'pg_class'::regclass AND d.deptype IN ('a', 'i')
      UNION
-    SELECT d.refobjid, g.identity, g.owner
+    SELECT d.refobjid, g.identity
       FROM guarded g
       JOIN pg_attrdef f ON f.adrelid = g.relation
       JOIN pg_depend d ON d.classid = 'pg_attrdef'::regclass AND d.objid = f.oid AND d.refclassid = 'pg_class'::regclass
                       AND d.refobjid <> g.relation
 ), defaults AS MATERIALIZED (
-    SELECT d.oid, format('FOR ROLE %I', pg_get_userbyid(d.defaclrole)) || COALESCE(format(' IN SCHEMA %I', n.nspname), '') AS place,
-           format('%I makes', pg_get_userbyid(d.defaclrole)) || COALESCE(format(' in schema %I', n.nspname), '') AS made,
+    SELECT d.oid, format('FOR ROLE %I', pg_get_userbyid(d.defaclrole)) || COALESCE(' IN SCHEMA ' || quote_ident(n.nspname), '') AS place,
+           format('%I makes', pg_get_userbyid(d.defaclrole)) || COALESCE(' in schema ' || quote_ident(n.nspname), '') AS made,
            r.oid AS grantee, r.name
       FROM pg_default_acl d
       LEFT JOIN pg_namespace n ON n.oid = d.defaclnamespace
@@ -308,7 +316,7 @@ SELECT tenancy_internal.defect('sequence_readable', 'pg_class'::regclass, c.oid,
            format('Sequence %I.%I of %s counts the rows of all tenants, and %s may read or set it; USAGE is enough to draw numbers.',
                   n.nspname, c.relname, s.identity, l.grantees),
            format('REVOKE SELECT, UPDATE ON SEQUENCE %I.%I FROM %s', n.nspname, c.relname, l.grantees))
-  FROM (SELECT oid, min(identity) AS identity, min(owner) AS owner FROM sequences GROUP BY oid) AS s
+  FROM (SELECT oid, min(identity) AS identity FROM sequences GROUP BY oid) AS s
   JOIN pg_class c ON c.oid = s.oid AND c.relkind = 'S'
   JOIN pg_namespace n ON n.oid = c.relnamespace
  CROSS JOIN LATERAL (
@@ -340,7 +348,7 @@ $$;
 -- Names that unprotect_table goes by stay as they are.
 CREATE FUNCTION tenancy_internal.find_conventions(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH guarded AS MATERIALIZED (
     SELECT g.*, p.undo FROM tenancy_internal.guarded_tables(tables) g
       JOIN tenancy_internal.protected_tables p ON p.relation = g.relation

@@ -1,5 +1,6 @@
 -- room integrity, ways around a protected table: views, functions, triggers, rules, foreign tables, publications, partitions
 
+-- Estimates of what functions give are high, and compiling would take longer than all of it; hence jit = off below.
 INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source, title) VALUES
     ('view_past_row_security',     'catalog', 'error',   'find_readers',      'view reads protected tables as an owner whom row security does not bind'),
     ('view_of_copies',             'catalog', 'error',   'find_readers',      'view shows a materialized view of all tenants'' rows'),
@@ -22,27 +23,36 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source
     ('trigger_writes_elsewhere',   'catalog', 'warning', 'find_triggers',     'trigger of a protected table writes to one that is not protected');
 
 -- What reads or writes protected tables by the rewriter: each view or rule, also through views and materialized views.
--- A view's rules count as the view.
+-- A view's rules count as the view. It ends at a view whose owner is bound, or that shows the current tenant's rows only:
+-- whatever reads that is bound by it. A copy of it is none.
 CREATE FUNCTION tenancy_internal.protected_readers(tables oid[]) RETURNS TABLE (reader oid, rule oid, sources text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 WITH RECURSIVE edges AS MATERIALIZED (
-    SELECT DISTINCT w.ev_class AS reader, CASE WHEN c.relkind NOT IN ('v', 'm') THEN w.oid END AS rule, d.refobjid AS source
+    SELECT DISTINCT w.ev_class AS reader, CASE WHEN c.relkind NOT IN ('v', 'm') THEN w.oid END AS rule, d.refobjid AS source,
+           c.relkind = 'm' AS is_copy,
+           c.relkind = 'm'
+               OR (o.rolsuper OR o.rolbypassrls
+                   OR EXISTS (SELECT FROM pg_options_to_table(c.reloptions)
+                               WHERE c.relkind = 'v' AND option_name = 'security_invoker' AND option_value::boolean))
+              AND NOT EXISTS (SELECT FROM tenancy_internal.tenant_views t WHERE t.view = c.oid) AS is_open
       FROM pg_rewrite w
       JOIN pg_class c ON c.oid = w.ev_class
+      JOIN pg_authid o ON o.oid = c.relowner
       JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = w.oid
                       AND d.refclassid = 'pg_class'::regclass AND d.refobjid <> w.ev_class
      WHERE w.ev_class >= 16384
-), reads(reader, rule, identity) AS (
-    SELECT e.reader, e.rule, g.identity
+), reads(reader, rule, is_open, identity) AS (
+    SELECT e.reader, e.rule, e.is_open, g.identity
       FROM edges e JOIN tenancy_internal.guarded_tables(tables) g ON g.relation = e.source AND g.access <> 'reference'
      UNION
-    SELECT e.reader, e.rule, r.identity FROM reads r JOIN edges e ON e.source = r.reader AND r.rule IS NULL
+    SELECT e.reader, e.rule, e.is_open, r.identity
+      FROM reads r JOIN edges e ON e.source = r.reader AND r.rule IS NULL AND (r.is_open OR e.is_copy)
 )
-SELECT reader, rule, string_agg(identity, ', ' ORDER BY identity) FROM reads GROUP BY reader, rule
+SELECT reader, rule, string_agg(DISTINCT identity, ', ' ORDER BY identity) FROM reads GROUP BY reader, rule
 $$;
 
 CREATE FUNCTION tenancy_internal.find_readers(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH readers AS MATERIALIZED (
     SELECT r.*, c.relkind, c.relacl, c.relowner, format('%I.%I', n.nspname, c.relname) AS identity, o.rolname AS owner_name,
            CASE WHEN o.rolsuper THEN 'is a superuser' WHEN o.rolbypassrls THEN 'has BYPASSRLS' END AS danger,
@@ -130,18 +140,26 @@ SELECT tenancy_internal.defect('rule_past_row_security', 'pg_rewrite'::regclass,
  WHERE r.danger IS NOT NULL AND NOT EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = r.reader)
  UNION ALL
 SELECT tenancy_internal.defect('rule_on_protected', 'pg_rewrite'::regclass, w.oid,
-           format('Rule %I rewrites statements on the protected table %s, and what it adds is checked as the table''s owner.',
-                  w.rulename, g.identity),
-           format('DROP RULE %I ON %s', w.rulename, g.identity))
-  FROM tenancy_internal.guarded_tables(tables) g JOIN pg_rewrite w ON w.ev_class = g.relation
+           format('Rule %I rewrites statements on the protected table %I.%I, and what it adds is checked as the table''s owner.',
+                  w.rulename, n.nspname, c.relname),
+           format('DROP RULE %I ON %I.%I', w.rulename, n.nspname, c.relname))
+  FROM pg_rewrite w
+  JOIN tenancy_internal.protected_tables p ON p.relation = w.ev_class
+  JOIN pg_class c ON c.oid = w.ev_class
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+ WHERE tables IS NULL OR c.oid = ANY (tables)
 $$;
 
 CREATE FUNCTION tenancy_internal.find_parents(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
+WITH guarded AS MATERIALIZED (
+    SELECT g.* FROM tenancy_internal.guarded_tables(tables) g
+     WHERE EXISTS (SELECT FROM pg_inherits i WHERE i.inhrelid = g.relation)
+)
 SELECT tenancy_internal.defect('parent_unprotected', 'pg_class'::regclass, c.oid,
            format('Table %I.%I is not protected, and who reads it reads the rows of %s: its children''s policies are not asked.',
                   n.nspname, c.relname, string_agg(g.identity, ', ' ORDER BY g.identity)), NULL)
-  FROM tenancy_internal.guarded_tables(tables) g
+  FROM guarded g
   JOIN pg_inherits i ON i.inhrelid = g.relation
   JOIN pg_class c ON c.oid = i.inhparent
   JOIN pg_namespace n ON n.oid = c.relnamespace
@@ -155,7 +173,7 @@ SELECT tenancy_internal.defect('partition_granted', 'pg_class'::regclass, g.rela
            format('%s may use %s directly, although it is reached through %s.',
                   l.grantees, g.identity, g.root::regclass),
            format('REVOKE ALL ON %s FROM %s', g.identity, l.grantees))
-  FROM tenancy_internal.guarded_tables(tables) g
+  FROM guarded g
   JOIN pg_class c ON c.oid = g.relation
  CROSS JOIN LATERAL (
     SELECT string_agg(DISTINCT CASE x.grantee WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(x.grantee)) END, ', ')
@@ -168,7 +186,7 @@ SELECT tenancy_internal.defect('partition_granted', 'pg_class'::regclass, g.rela
 $$;
 
 CREATE FUNCTION tenancy_internal.find_outlets(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH grantees AS MATERIALIZED (
     SELECT a.oid, CASE a.oid WHEN 0 THEN 'PUBLIC' ELSE quote_ident(pg_get_userbyid(a.oid)) END AS name
       FROM tenancy_internal.application_grantees() AS a(oid)
@@ -237,8 +255,11 @@ $$;
 -- In plpgsql for the catalog of published schemas and the row filters, which are new in 15.
 CREATE FUNCTION tenancy_internal.find_publications(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
+    IF NOT EXISTS (SELECT FROM pg_publication) THEN
+        RETURN;
+    END IF;
     RETURN QUERY
     SELECT (f.d).* FROM (
         SELECT tenancy_internal.defect('published_without_filter', 'pg_publication_rel'::regclass, r.oid,
@@ -273,6 +294,11 @@ BEGIN
     END IF;
 END $$;
 
+CREATE FUNCTION tenancy_internal.without_comments(code text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT regexp_replace(regexp_replace(code, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g')
+$$;
+
 -- The functions of users that name protected tables: by dependency, and by the words of their text, for PL/pgSQL and the like
 -- keep no dependencies. A name counts behind its own schema, where SQL expects a table, and as a literal of its own.
 CREATE FUNCTION tenancy_internal.functions_on_tables(functions oid[], tables oid[])
@@ -282,7 +308,7 @@ WITH guarded AS MATERIALIZED (
     SELECT g.relation, g.name::text AS name, g.schema, g.identity, g.name ~ '[^[:alnum:]_]' AS is_odd
       FROM tenancy_internal.guarded_tables(tables) g WHERE g.access <> 'reference'
 ), texts AS MATERIALIZED (
-    SELECT p.oid, regexp_replace(regexp_replace(p.prosrc, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g') AS body
+    SELECT p.oid, tenancy_internal.without_comments(p.prosrc) AS body
       FROM pg_proc p WHERE p.oid = ANY (functions)
 ), words AS MATERIALIZED (
     SELECT DISTINCT t.oid, w.word FROM texts t, regexp_split_to_table(lower(t.body), '[^[:alnum:]_]+') AS w(word)
@@ -308,7 +334,7 @@ $$;
 
 CREATE FUNCTION tenancy_internal.find_functions(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH functions AS MATERIALIZED (
     SELECT p.oid, p.oid::regprocedure::text AS identity, p.prosecdef, p.proconfig, r.rolname AS owner_name, p.proowner,
            quote_ident(n.nspname) AS schema, l.lanname, l.lanpltrusted,
@@ -369,7 +395,7 @@ $$;
 -- Triggers of protected tables, and of views that read them. What their functions write is told by the words of their text.
 CREATE FUNCTION tenancy_internal.find_triggers(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 WITH targets(relation, identity) AS (
     SELECT g.relation, g.identity FROM tenancy_internal.guarded_tables(tables) g
      UNION
@@ -377,6 +403,7 @@ WITH targets(relation, identity) AS (
       FROM tenancy_internal.protected_readers(tables) r
       JOIN pg_class c ON c.oid = r.reader JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind = 'v'
+       AND EXISTS (SELECT FROM pg_class v WHERE v.relkind = 'v' AND v.relhastriggers)    -- mostly none, and then not asked
 ), triggers AS MATERIALIZED (
     SELECT t.oid, t.tgname, t.tgfoid, g.identity, p.prosecdef, p.prosrc, r.rolname AS owner_name,
            CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS' END AS danger,
@@ -397,8 +424,8 @@ WITH targets(relation, identity) AS (
     SELECT DISTINCT f.tgfoid, w.part[2] IS NOT NULL AS is_qualified,
            CASE WHEN w.part[2] LIKE '"%' THEN replace(btrim(w.part[2], '"'), '""', '"') ELSE lower(w.part[2]) END AS schema,
            CASE WHEN w.part[3] LIKE '"%' THEN replace(btrim(w.part[3], '"'), '""', '"') ELSE lower(w.part[3]) END AS name
-      FROM (SELECT DISTINCT tgfoid, prosrc FROM triggers) AS f,
-           regexp_matches(f.prosrc, '(?:^|[^[:alnum:]_])(insert\s+into|update|delete\s+from|merge\s+into|copy)\s+(?:only\s+)?'
+      FROM (SELECT DISTINCT tgfoid, tenancy_internal.without_comments(prosrc) AS body FROM triggers) AS f,
+           regexp_matches(f.body, '(?:^|[^[:alnum:]_])(insert\s+into|update|delete\s+from|merge\s+into|copy)\s+(?:only\s+)?'
                                     '(?:("(?:[^"]|"")+"|[[:alnum:]_]+)\s*\.\s*)?("(?:[^"]|"")+"|[[:alnum:]_]+)', 'gi') AS w(part)
 ), elsewhere AS (
     SELECT w.tgfoid, string_agg(DISTINCT format('%I.%I', n.nspname, c.relname), ', ') AS tables
@@ -430,6 +457,7 @@ COMMENT ON FUNCTION tenancy_internal.find_readers(oid[], integer, boolean) IS 'v
 COMMENT ON FUNCTION tenancy_internal.find_parents(oid[], integer, boolean) IS 'parents and partitions by which protected rows are reached';
 COMMENT ON FUNCTION tenancy_internal.find_outlets(oid[], integer, boolean) IS 'foreign tables and large objects that all tenants share';
 COMMENT ON FUNCTION tenancy_internal.find_publications(oid[], integer, boolean) IS 'publications that send the rows of all tenants';
+COMMENT ON FUNCTION tenancy_internal.without_comments(text) IS 'the text of a function without its comments';
 COMMENT ON FUNCTION tenancy_internal.functions_on_tables(oid[], oid[]) IS 'which of some functions name protected tables, and which';
 COMMENT ON FUNCTION tenancy_internal.find_functions(oid[], integer, boolean) IS 'functions past row security, or that others may bend';
 COMMENT ON FUNCTION tenancy_internal.find_triggers(oid[], integer, boolean) IS 'triggers of protected tables that reach beyond the tenant';
