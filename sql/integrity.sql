@@ -120,6 +120,13 @@ SELECT c.oid, p.root, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname
  WHERE tables IS NULL OR c.oid = ANY (tables)
 $$;
 
+-- The text of a function without its comments, which might name anything. One call for each kind: of two alternatives PostgreSQL
+-- takes the longest match, up to the last comment's end.
+CREATE FUNCTION tenancy_internal.without_comments(source text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT regexp_replace(regexp_replace(source, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g')
+$$;
+
 -- A finding that is about an object as a whole.
 CREATE FUNCTION tenancy_internal.defect(check_id text, classid oid, objid oid, detail text, remedy text)
 RETURNS tenancy_internal.finding
@@ -266,6 +273,7 @@ COMMENT ON FUNCTION tenancy_internal.integrity_sources(text, text) IS 'the funct
 COMMENT ON FUNCTION tenancy_internal.application_roles() IS 'the roles that tenancy.grant_usage was given to, without those that administer';
 COMMENT ON FUNCTION tenancy_internal.application_grantees() IS 'whose privileges an application role has: its own, its groups'', those of PUBLIC (0)';
 COMMENT ON FUNCTION tenancy_internal.guarded_tables(oid[]) IS 'the protected tables with their tenant columns, for checks of many';
+COMMENT ON FUNCTION tenancy_internal.without_comments(text) IS 'the text of a function without its comments';
 COMMENT ON FUNCTION tenancy_internal.defect(text, oid, oid, text, text) IS 'a finding about an object as a whole';
 COMMENT ON FUNCTION tenancy_internal.finding_digest(tenancy_internal.finding) IS 'what an exception for a finding is bound to';
 COMMENT ON FUNCTION tenancy_internal.finding_object(tenancy_internal.finding) IS 'the identity of what a finding is about';

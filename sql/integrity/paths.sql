@@ -294,11 +294,6 @@ BEGIN
     END IF;
 END $$;
 
-CREATE FUNCTION tenancy_internal.without_comments(code text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT regexp_replace(regexp_replace(code, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g')
-$$;
-
 -- The functions of users that name protected tables: by dependency, and by the words of their text, for PL/pgSQL and the like
 -- keep no dependencies. A name counts behind its own schema, where SQL expects a table, and as a literal of its own.
 CREATE FUNCTION tenancy_internal.functions_on_tables(functions oid[], tables oid[])
@@ -457,7 +452,6 @@ COMMENT ON FUNCTION tenancy_internal.find_readers(oid[], integer, boolean) IS 'v
 COMMENT ON FUNCTION tenancy_internal.find_parents(oid[], integer, boolean) IS 'parents and partitions by which protected rows are reached';
 COMMENT ON FUNCTION tenancy_internal.find_outlets(oid[], integer, boolean) IS 'foreign tables and large objects that all tenants share';
 COMMENT ON FUNCTION tenancy_internal.find_publications(oid[], integer, boolean) IS 'publications that send the rows of all tenants';
-COMMENT ON FUNCTION tenancy_internal.without_comments(text) IS 'the text of a function without its comments';
 COMMENT ON FUNCTION tenancy_internal.functions_on_tables(oid[], oid[]) IS 'which of some functions name protected tables, and which';
 COMMENT ON FUNCTION tenancy_internal.find_functions(oid[], integer, boolean) IS 'functions past row security, or that others may bend';
 COMMENT ON FUNCTION tenancy_internal.find_triggers(oid[], integer, boolean) IS 'triggers of protected tables that reach beyond the tenant';

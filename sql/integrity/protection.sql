@@ -236,12 +236,6 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source
     ('tenant_column_default', 'catalog', 'warning', 'find_lost_protection', 'a tenant column does not default to the current tenant'),
     ('tenant_reference_missing', 'catalog', 'error', 'find_lost_protection', 'the foreign key to the tenants is gone');
 
--- The text of a function without its comments, which might name anything.
-CREATE FUNCTION tenancy_internal.without_comments(source text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT regexp_replace(source, '--[^\n]*|/\*.*?\*/', ' ', 'g')
-$$;
-
 -- An expression as pg_get_expr shows it, with nothing in its string constants.
 CREATE FUNCTION tenancy_internal.without_constants(expression text) RETURNS text
 LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -713,7 +707,6 @@ COMMENT ON TABLE tenancy_internal.installed_parts IS 'the functions and event tr
 COMMENT ON FUNCTION tenancy_internal.present_parts() IS 'the functions and event triggers of the extension as they are';
 COMMENT ON FUNCTION tenancy_internal.note_installed_parts() IS 'notes what an installation or upgrade has made';
 COMMENT ON FUNCTION tenancy_internal.recorded_protection(oid[]) IS 'the record of protection with the tenant column as it stands';
-COMMENT ON FUNCTION tenancy_internal.without_comments(text) IS 'the text of a function without its comments';
 COMMENT ON FUNCTION tenancy_internal.without_constants(text) IS 'an expression with nothing in its string constants';
 COMMENT ON FUNCTION tenancy_internal.word_pattern(text) IS 'a regular expression for a name as a word';
 COMMENT ON FUNCTION tenancy_internal.own_policies(oid[]) IS 'the users'' own policies, with what they call and refer to';

@@ -77,21 +77,21 @@ fn an_accepted_finding_comes_back_when_its_object_changes_or_its_time_is_over() 
     let dba = &company.dba;
     let seen = || company.findings("catalog");
     dba.run("SET tenancy.ddl_guard = off; CREATE TABLE shop.import (tenant_id uuid, line text)");
-    assert_eq!(seen(), ["table_unprotected|shop.import"]);
+    assert_eq!(seen(), ["tenant_table_unprotected|shop.import"]);
 
-    dba.refused("22023", "SELECT tenancy.accept_finding('table_unprotected', 'shop.import', ' ')");
-    dba.refused("22023", "SELECT tenancy.accept_finding('table_unprotected', NULL, 'why')");
-    dba.refused("42704", "SELECT tenancy.accept_finding('table_unprotected', 'shop.orders', 'why')");
+    dba.refused("22023", "SELECT tenancy.accept_finding('tenant_table_unprotected', 'shop.import', ' ')");
+    dba.refused("22023", "SELECT tenancy.accept_finding('tenant_table_unprotected', NULL, 'why')");
+    dba.refused("42704", "SELECT tenancy.accept_finding('tenant_table_unprotected', 'shop.orders', 'why')");
     dba.refused("42704", "SELECT tenancy.accept_finding('no such check', 'shop.import', 'why')");
-    dba.refused("22023", "SELECT tenancy.accept_finding('table_unprotected', 'shop.import', 'why', now())");
+    dba.refused("22023", "SELECT tenancy.accept_finding('tenant_table_unprotected', 'shop.import', 'why', now())");
     dba.run(
-        "SELECT tenancy.accept_finding('table_unprotected', 'shop.import', 'read by the import alone', 'tomorrow')",
+        "SELECT tenancy.accept_finding('tenant_table_unprotected', 'shop.import', 'read by the import alone', 'tomorrow')",
     );
     assert_eq!(seen(), NONE);
     dba.run("SELECT tenancy.assert_integrity()");
     dba.sees(
         "SELECT check_id, object, reason, is_past, accepted_by FROM tenancy.accepted_findings",
-        &["table_unprotected|shop.import|read by the import alone|f|postgres"],
+        &["tenant_table_unprotected|shop.import|read by the import alone|f|postgres"],
     );
     dba.sees("SELECT tenancy.integrity_report() -> 'accepted' -> 0 ->> 'object'", &["shop.import"]);
 
@@ -105,14 +105,17 @@ fn an_accepted_finding_comes_back_when_its_object_changes_or_its_time_is_over() 
     ] {
         dba.run(&format!("BEGIN; {change}"));
         let back = seen();
-        assert!(back.iter().any(|found| found.starts_with("table_unprotected|shop.import")), "{change}: {back:?}");
+        assert!(
+            back.iter().any(|found| found.starts_with("tenant_table_unprotected|shop.import")),
+            "{change}: {back:?}"
+        );
         dba.run("ROLLBACK");
     }
     dba.run("UPDATE tenancy_internal.accepted_findings SET until = now() - interval '1 second'");
-    assert_eq!(seen(), ["table_unprotected|shop.import"]);
+    assert_eq!(seen(), ["tenant_table_unprotected|shop.import"]);
     dba.sees("SELECT state FROM tenancy.health() WHERE part = 'exceptions'", &["warning"]);
-    dba.run("SELECT tenancy.unaccept_finding('table_unprotected', 'shop.import')");
-    dba.refused("42704", "SELECT tenancy.unaccept_finding('table_unprotected', 'shop.import')");
+    dba.run("SELECT tenancy.unaccept_finding('tenant_table_unprotected', 'shop.import')");
+    dba.refused("42704", "SELECT tenancy.unaccept_finding('tenant_table_unprotected', 'shop.import')");
 }
 
 #[test]

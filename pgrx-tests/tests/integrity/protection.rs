@@ -291,7 +291,10 @@ fn each_defect_of_protection_is_found_and_mended() {
     let company = Company::open();
     let mut failed = 0;
     for case in [LOST, POLICIES, UNPROTECTED, EXTENSION].into_iter().flatten() {
-        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| company.tries("catalog", case))).is_err() { company.dba.run("ROLLBACK"); failed += 1; }
+        if std::panic::catch_unwind(std::panic::AssertUnwindSafe(|| company.tries("catalog", case))).is_err() {
+            company.dba.run("ROLLBACK");
+            failed += 1;
+        }
     }
     assert_eq!(failed, 0);
     for name in NASTY_NAMES {
@@ -315,7 +318,8 @@ fn remedies_quote_the_name(dba: &Session, name: &str) {
         CREATE TABLE NAME.other (NAME uuid)";
     let ident = quote_ident(name);
     let broken = BROKEN.replace("TABLE,", &format!("{},", quote_literal(&format!("{ident}.{ident}"))));
-    let broken = broken.replace("LITERAL", &quote_literal(name)).replace("SETTING", &quote_literal(&format!("my.{name}")));
+    let broken =
+        broken.replace("LITERAL", &quote_literal(name)).replace("SETTING", &quote_literal(&format!("my.{name}")));
     dba.run(&broken.replace("NAME", &ident));
     let findings = "SELECT check_id, remedy FROM tenancy.check_integrity('catalog') ORDER BY 1";
     let found = dba.query(findings, &[]);
