@@ -20,7 +20,7 @@ fn break_again(dba: &Session) {
     dba.run(
         "BEGIN; SET LOCAL session_replication_role = replica;
          INSERT INTO shop.orders (tenant_id, customer, item)
-         SELECT tenancy.find_tenant(code), customer, 'lost ' || customer
+         SELECT tenancy.find_tenant(code), customer, concat('lost ', customer)
            FROM (VALUES ('red', 4711), ('red', 4712), ('red', 4713), ('blue', 4711), ('blue', NULL)) AS v(code, customer);
          COMMIT",
     );
@@ -90,7 +90,7 @@ fn orphans_are_counted_shown_and_repaired() {
     dba.refused("23503", &restore);
     dba.run("INSERT INTO shop.customers OVERRIDING SYSTEM VALUE VALUES (4712, tenancy.find_tenant('red'), 'Dan', NULL)");
     dba.run(&restore);
-    dba.sees("SELECT id = (SELECT max(id) - 2 FROM shop.orders), number FROM shop.orders WHERE customer = 4712", &["t|NULL"]);
+    dba.sees("SELECT id = (SELECT max(id) - 3 FROM shop.orders), number FROM shop.orders WHERE customer = 4712", &["t|NULL"]);
     dba.refused("42704", &restore);
 
     // The other actions, one batch a block; each call goes on where nothing is left of what was.
@@ -100,10 +100,6 @@ fn orphans_are_counted_shown_and_repaired() {
     dba.sees("SELECT count(*), count(*) FILTER (WHERE tenant_id IS NULL) FROM shop.orders WHERE customer IS NULL", &["5|0"]);
     dba.run("DELETE FROM shop.orders WHERE customer IS NULL");
     break_again(dba);
-    dba.run(
-        "UPDATE shop.orders SET tenant_id = tenancy.find_tenant('red') WHERE item = 'lost 4711' AND tenant_id = tenancy.find_tenant('blue')
-            AND false",
-    );
     dba.refused(
         "23503",
         r#"CALL tenancy.repair_orphans('shop.orders', 'late', 'reassign', dry_run => false, reassign_to => '{"customer": 4712}')"#,
@@ -111,7 +107,7 @@ fn orphans_are_counted_shown_and_repaired() {
     dba.run("DELETE FROM shop.orders WHERE tenant_id = tenancy.find_tenant('blue') AND customer = 4711");
     dba.run(r#"CALL tenancy.repair_orphans('shop.orders', 'late', 'reassign', dry_run => false, reassign_to => '{"customer": 4712}')"#);
     assert_eq!(last_notice(dba), "late of shop.orders: 2 rows reassigned");
-    dba.sees("SELECT count(*) FROM shop.orders WHERE customer = 4712", &["4"]);
+    dba.sees("SELECT count(*) FROM shop.orders WHERE customer = 4712", &["5"]);
     break_again(dba);
     dba.run("CALL tenancy.repair_orphans('shop.orders', 'late', 'delete', dry_run => false)");
     assert_eq!(last_notice(dba), "late of shop.orders: 3 rows deleted");
@@ -176,7 +172,7 @@ fn batches_commit_one_by_one_and_partitions_full_matches_and_refusals() {
     );
     let repair = "CALL tenancy.repair_orphans('shop.stock', 'late2', 'quarantine', dry_run => false, batch_size => 10)";
     dba.refused("P0001", repair);
-    let kept = "SELECT count(*) > 0, count(*) + (SELECT count(*) FROM shop.stock), count(DISTINCT xmin) > 1, bool_and(NOT row ? 'number')
+    let kept = "SELECT count(*) > 0, count(*) + (SELECT count(*) FROM shop.stock), count(DISTINCT xmin::text) > 1, bool_and(NOT row ? 'number')
                   FROM tenancy.quarantined_rows WHERE relation = 'shop.stock'::regclass";
     dba.sees(kept, &["t|100|t|t"]);
     dba.run("DROP TRIGGER stumble ON shop.stock");
