@@ -298,7 +298,7 @@ $$;
 -- What is to be examined of the rows of each table: of protected ones, and of those that refer to them or have a hint.
 CREATE FUNCTION tenancy_internal.describe_rows(wanted oid[], done oid[]) RETURNS TABLE (
     relation oid, kind "char", name text, access text, tenant_key text, tenant_column name, tenant_value text,
-    has_tenants boolean, refers_to_tenants boolean,
+    refers_to_tenants boolean,
     tests jsonb
 )
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -327,8 +327,6 @@ WITH users AS (
 )
 SELECT k.oid, k.relkind, k.name, k.access, k.tenant_key, a.attname,
        CASE WHEN a.attname IS NOT NULL THEN format('c.%I%s', a.attname, CASE k.tenant_key WHEN 'id' THEN '::uuid' WHEN 'number' THEN '::bigint' ELSE '::text' END) END,
-       a.attnotnull AND NOT EXISTS (SELECT FROM pg_constraint o WHERE o.conrelid = k.oid AND o.contype = 'n'
-                                                                AND o.conkey = ARRAY[a.attnum] AND NOT o.convalidated),
        EXISTS (SELECT FROM pg_constraint o
                 WHERE o.conrelid = k.oid AND o.contype = 'f' AND o.confrelid = 'tenancy.tenants'::regclass AND o.convalidated
                   AND o.conkey = ARRAY[a.attnum]),
@@ -527,8 +525,8 @@ BEGIN
                 END IF;
             END LOOP;
             IF t.access IN ('tenant', 'shared') THEN
-                IF t.access = 'tenant' AND (deep OR NOT t.has_tenants) THEN
-                    -- Not IS NULL, which the planner need not look for where the column is NOT NULL.
+                IF t.access = 'tenant' THEN
+                    -- Not IS NULL, which the planner does not look for where the column is NOT NULL.
                     tests := tests || jsonb_build_object('check', 'null_tenant', 'condition', format('num_nulls(c.%I) = 1', t.tenant_column),
                                                          'detail', format('%I is NULL', t.tenant_column));
                 END IF;

@@ -76,12 +76,14 @@ pub fn tally(relation: pg_sys::Oid, attribute: i16, mut accepts: impl FnMut(Seen
     }
 }
 
-/// SELECT on the whole relation, and no row security.
+/// SELECT on the whole relation, and no row security for this role.
 fn may_see_all(relation: pg_sys::Oid) -> bool {
-    // SAFETY: syscache lookups for a relation that is locked. 0 is ACLCHECK_OK and RLS_NONE.
+    const ACLCHECK_OK: u32 = 0;
+    const RLS_ENABLED: i32 = 2;
+    // SAFETY: syscache lookups for a relation that is locked.
     unsafe {
-        pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), pg_sys::ACL_SELECT.into()) == 0
-            && pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) == 0
+        pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), pg_sys::ACL_SELECT.into()) == ACLCHECK_OK
+            && pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) != RLS_ENABLED
     }
 }
 

@@ -20,7 +20,7 @@ fn break_again(dba: &Session) {
     dba.run(
         "BEGIN; SET LOCAL session_replication_role = replica;
          INSERT INTO shop.orders (tenant_id, customer, item)
-         SELECT tenancy.find_tenant(code), customer, 'lost ' || customer
+         SELECT tenancy.find_tenant(code), customer, concat('lost ', customer)
            FROM (VALUES ('red', 4711), ('red', 4712), ('red', 4713), ('blue', 4711), ('blue', NULL)) AS v(code, customer);
          COMMIT",
     );
@@ -30,8 +30,7 @@ fn last_notice(dba: &Session) -> String {
     dba.notices().last().map(|notice| notice.message().to_owned()).unwrap_or_default()
 }
 
-const VERIFIED: &str =
-    "SELECT total, valid, orphans, is_validated FROM tenancy.fk_verify() WHERE constraint_name = 'late'";
+const VERIFIED: &str = "SELECT total, valid, orphans, is_validated FROM tenancy.fk_verify() WHERE constraint_name = 'late'";
 
 #[test]
 fn orphans_are_counted_shown_and_repaired() {
@@ -89,30 +88,18 @@ fn orphans_are_counted_shown_and_repaired() {
     let id = dba.value("SELECT id FROM tenancy.quarantined_rows WHERE row ->> 'customer' = '4712'");
     let restore = format!("SELECT tenancy.restore_quarantined({id})");
     dba.refused("23503", &restore);
-    dba.run(
-        "INSERT INTO shop.customers OVERRIDING SYSTEM VALUE VALUES (4712, tenancy.find_tenant('red'), 'Dan', NULL)",
-    );
+    dba.run("INSERT INTO shop.customers OVERRIDING SYSTEM VALUE VALUES (4712, tenancy.find_tenant('red'), 'Dan', NULL)");
     dba.run(&restore);
-    dba.sees(
-        "SELECT id = (SELECT max(id) - 2 FROM shop.orders), number FROM shop.orders WHERE customer = 4712",
-        &["t|NULL"],
-    );
+    dba.sees("SELECT id = (SELECT max(id) - 3 FROM shop.orders), number FROM shop.orders WHERE customer = 4712", &["t|NULL"]);
     dba.refused("42704", &restore);
 
     // The other actions, one batch a block; each call goes on where nothing is left of what was.
     break_again(dba);
     dba.run(r#"CALL tenancy.repair_orphans('shop.orders', 'late', 'null', dry_run => false, batch_size => 1)"#);
     assert_eq!(last_notice(dba), "late of shop.orders: 3 rows set to NULL");
-    dba.sees(
-        "SELECT count(*), count(*) FILTER (WHERE tenant_id IS NULL) FROM shop.orders WHERE customer IS NULL",
-        &["5|0"],
-    );
+    dba.sees("SELECT count(*), count(*) FILTER (WHERE tenant_id IS NULL) FROM shop.orders WHERE customer IS NULL", &["5|0"]);
     dba.run("DELETE FROM shop.orders WHERE customer IS NULL");
     break_again(dba);
-    dba.run(
-        "UPDATE shop.orders SET tenant_id = tenancy.find_tenant('red') WHERE item = 'lost 4711' AND tenant_id = tenancy.find_tenant('blue')
-            AND false",
-    );
     dba.refused(
         "23503",
         r#"CALL tenancy.repair_orphans('shop.orders', 'late', 'reassign', dry_run => false, reassign_to => '{"customer": 4712}')"#,
@@ -120,7 +107,7 @@ fn orphans_are_counted_shown_and_repaired() {
     dba.run("DELETE FROM shop.orders WHERE tenant_id = tenancy.find_tenant('blue') AND customer = 4711");
     dba.run(r#"CALL tenancy.repair_orphans('shop.orders', 'late', 'reassign', dry_run => false, reassign_to => '{"customer": 4712}')"#);
     assert_eq!(last_notice(dba), "late of shop.orders: 2 rows reassigned");
-    dba.sees("SELECT count(*) FROM shop.orders WHERE customer = 4712", &["4"]);
+    dba.sees("SELECT count(*) FROM shop.orders WHERE customer = 4712", &["5"]);
     break_again(dba);
     dba.run("CALL tenancy.repair_orphans('shop.orders', 'late', 'delete', dry_run => false)");
     assert_eq!(last_notice(dba), "late of shop.orders: 3 rows deleted");
@@ -185,7 +172,7 @@ fn batches_commit_one_by_one_and_partitions_full_matches_and_refusals() {
     );
     let repair = "CALL tenancy.repair_orphans('shop.stock', 'late2', 'quarantine', dry_run => false, batch_size => 10)";
     dba.refused("P0001", repair);
-    let kept = "SELECT count(*) > 0, count(*) + (SELECT count(*) FROM shop.stock), count(DISTINCT xmin) > 1, bool_and(NOT row ? 'number')
+    let kept = "SELECT count(*) > 0, count(*) + (SELECT count(*) FROM shop.stock), count(DISTINCT xmin::text) > 1, bool_and(NOT row ? 'number')
                   FROM tenancy.quarantined_rows WHERE relation = 'shop.stock'::regclass";
     dba.sees(kept, &["t|100|t|t"]);
     dba.run("DROP TRIGGER stumble ON shop.stock");
@@ -211,10 +198,7 @@ fn batches_commit_one_by_one_and_partitions_full_matches_and_refusals() {
          COMMIT",
     );
     dba.sees("SELECT total, valid, orphans FROM tenancy.fk_verify() WHERE constraint_name = 'fully'", &["10|4|6"]);
-    dba.sees(
-        "SELECT constraint_name, parent, row_count FROM tenancy.fk_orphans('shop.trips')",
-        &["fully|shop.places|6"],
-    );
+    dba.sees("SELECT constraint_name, parent, row_count FROM tenancy.fk_orphans('shop.trips')", &["fully|shop.places|6"]);
     dba.sees("SELECT constraint_name, row_count FROM tenancy.fk_orphans('shop.trips_2')", &["fully|3"]);
     dba.sees(
         "SELECT object, row_count FROM tenancy.check_integrity('data', tables => '{shop.trips}', deep => true) ORDER BY 1",
