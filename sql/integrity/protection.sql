@@ -281,6 +281,8 @@ WITH y AS MATERIALIZED (
            bool_or(m.found[1] IS NULL) AS is_computed
       FROM y CROSS JOIN LATERAL regexp_matches(concat_ws(' ', y.using_text, y.check_text),
                                                'current_setting\((?:''((?:[^'']|'''')*)''::text)?', 'g') AS m(found)
+      JOIN called c ON c.oid = y.oid
+     WHERE c.functions && ARRAY['current_setting(text)'::regprocedure, 'current_setting(text, boolean)'::regprocedure]::oid[]
      GROUP BY y.oid
 ), fixed AS MATERIALIZED (    -- settings that not everybody may change
     SELECT s.name FROM pg_settings s
