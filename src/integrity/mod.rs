@@ -13,7 +13,11 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!("../../sql/integrity/paths.sql", name = "integrity_paths", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/keys.sql", name = "integrity_keys", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/roles.sql", name = "integrity_roles", requires = ["integrity"]);
-pgrx::extension_sql_file!("../../sql/integrity/rows.sql", name = "integrity_rows", requires = ["integrity", tenancy_internal::tally_rows]);
+pgrx::extension_sql_file!(
+    "../../sql/integrity/rows.sql",
+    name = "integrity_rows",
+    requires = ["integrity", tenancy_internal::tally_rows]
+);
 pgrx::extension_sql_file!("../../sql/integrity/orphans.sql", name = "integrity_orphans", requires = ["integrity_rows"]);
 pgrx::extension_sql_file!(
     "../../sql/integrity/proof.sql",

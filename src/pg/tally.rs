@@ -38,12 +38,12 @@ pub fn tally(relation: pg_sys::Oid, attribute: i16, mut accepts: impl FnMut(Seen
         if open.is_null() {
             return None;
         }
-        let shape = if (*(*open).rd_rel).relkind == pg_sys::RELKIND_RELATION as core::ffi::c_char && may_see_all(relation)
-        {
-            shape(relation, attribute)
-        } else {
-            None
-        };
+        let shape =
+            if (*(*open).rd_rel).relkind == pg_sys::RELKIND_RELATION as core::ffi::c_char && may_see_all(relation) {
+                shape(relation, attribute)
+            } else {
+                None
+            };
         let Some(shape) = shape else {
             pg_sys::relation_close(open, pg_sys::NoLock as i32);
             return None;
