@@ -336,8 +336,13 @@ fn bad_arguments_are_refused() {
     }
     shop.dba.sees("SELECT tenant_id, keep FROM tenancy.audit_retention", &["NULL|90 days"]);
     // Steps commit, so they cannot be part of a transaction.
-    shop.dba.refused("2D000", "BEGIN; CALL tenancy.maintain_audit()");
-    shop.dba.run("ROLLBACK");
+    for call in ["maintain", "seal"] {
+        let refused = shop.dba.refused("25001", &format!("BEGIN; CALL tenancy.{call}_audit()"));
+        assert!(refused.hint().is_some_and(|hint| hint.contains("by itself")), "{refused:?}");
+        shop.dba.run("ROLLBACK");
+    }
+    shop.dba.run("CREATE FUNCTION inside() RETURNS void LANGUAGE plpgsql AS 'BEGIN CALL tenancy.maintain_audit(); END'");
+    shop.dba.refused("2D000", "SELECT inside()");
     shop.dba.run("CALL tenancy.maintain_audit()");
 }
 
