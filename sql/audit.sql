@@ -850,7 +850,8 @@ BEGIN
                     c.row_count, c.action, c.entity, c.entity_id, c.event, c.actor, c.session_role, c."current_role", c.client,
                     c.user_agent, c.application_name, c.query, c.images, c.details::text) AS digest
                   FROM ONLY %s c LEFT JOIN layouts l ON l.id = c.layout
-                 WHERE $1 IS NULL OR c.id >> 14 = ANY ($1)) AS d
+                 WHERE $1 IS NULL OR c.id >> 14 = ANY ($1)
+                OFFSET 0) AS d                 -- digests are sorted, not rows
          GROUP BY 1$q$, relation) USING segments;
 END $$;
 
