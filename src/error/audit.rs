@@ -131,7 +131,9 @@ impl AuditError {
             E::InTransaction { call } => {
                 face(ActiveSqlTransaction, format!("{call} cannot run inside a transaction block"))
                     .detail("It does its work in steps, each in a transaction of its own.")
-                    .hint(format!("Say CALL {call} by itself, not between BEGIN and COMMIT, nor in one message with others."))
+                    .hint(format!(
+                        "Say CALL {call} by itself, not between BEGIN and COMMIT, nor in one message with others."
+                    ))
             }
             E::RevertConflicts { transaction, conflicts, first } => face(
                 NotInPrerequisiteState,

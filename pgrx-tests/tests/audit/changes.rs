@@ -696,7 +696,7 @@ fn sixteen_writers_leave_as_many_entries_as_changes() {
 }
 
 fn seconds() -> u64 {
-    std::env::var("PG_TENANCY_AUDIT_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    std::env::var("PG_TENANCY_AUDIT_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
 }
 
 #[test]
