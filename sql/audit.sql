@@ -155,27 +155,39 @@ SELECT jsonb_build_object(
  ORDER BY f.place
 $$;
 
--- Locks a table that is to be audited, with its partitions and children. Waits for none longer than a second, or than the
--- session would, for whoever comes behind waits too; but several times, unless the session has little patience.
-CREATE FUNCTION tenancy_internal.lock_to_audit(target regclass, mode text) RETURNS void
+-- Locks all of the tables or none (as LOCK TABLE names them); false where they are not to be had. Waits for none longer than a
+-- second, for whoever comes behind waits too; but several times. A session whose lock_timeout is shorter tries once, as long.
+CREATE FUNCTION tenancy_internal.lock_briefly(tables text[], mode text, attempts integer) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     own integer := (SELECT s.setting FROM pg_settings s WHERE s.name = 'lock_timeout');
-    is_hasty boolean := own BETWEEN 1 AND 1000;
-    attempts integer := CASE WHEN is_hasty THEN 1 ELSE 10 END;
+    is_hasty boolean := own BETWEEN 1 AND 999;
+    target text;
 BEGIN
-    FOR attempt IN 1..attempts LOOP
+    FOR attempt IN 1..CASE WHEN is_hasty THEN 1 ELSE attempts END LOOP
         BEGIN
             PERFORM set_config('lock_timeout', CASE WHEN is_hasty THEN own ELSE 1000 END::text, true);
-            EXECUTE format('LOCK TABLE %s IN %s MODE', target, mode);
+            FOREACH target IN ARRAY tables LOOP
+                EXECUTE format('LOCK TABLE %s IN %s MODE', target, mode);
+            END LOOP;
             PERFORM set_config('lock_timeout', own::text, true);
-            RETURN;
+            RETURN true;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-            IF attempt < attempts THEN
+            IF attempt < attempts AND NOT is_hasty THEN
                 PERFORM pg_sleep(0.5 + random());
             END IF;
         END;
     END LOOP;
+    RETURN false;
+END $$;
+
+-- Locks a table that is to be audited, with its partitions and children.
+CREATE FUNCTION tenancy_internal.lock_to_audit(target regclass, mode text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF tenancy_internal.lock_briefly(ARRAY[target::text], mode, 10) THEN
+        RETURN;
+    END IF;
     RAISE EXCEPTION 'table % is in use', target
         USING ERRCODE = 'lock_not_available',
               HINT = 'Call it again when the transactions that use the table have ended; pg_locks shows them.';
@@ -377,6 +389,7 @@ COMMENT ON FUNCTION tenancy_internal.make_audit_partition(timestamptz) IS 'makes
 COMMENT ON FUNCTION tenancy_internal.make_audit_partitions() IS 'makes the partitions of this month and the next two for the log';
 COMMENT ON FUNCTION tenancy_internal.audit_rows() IS 'writes what a statement did to the log';
 COMMENT ON FUNCTION tenancy_internal.describe_audit(oid, oid) IS 'what audit_table looks at in a table, its partitions and children';
+COMMENT ON FUNCTION tenancy_internal.lock_briefly(text[], text, integer) IS 'locks all of the tables or none, waiting briefly';
 COMMENT ON FUNCTION tenancy_internal.lock_to_audit(regclass, text) IS 'locks a table that is to be audited, waiting briefly';
 COMMENT ON FUNCTION tenancy_internal.forget_audited() IS 'takes dropped tables off the record, and names what lost a trigger of the audit';
 COMMENT ON FUNCTION tenancy_internal.note_audit_drops() IS 'takes dropped tables off the record, and keeps the triggers of the audit';
@@ -537,30 +550,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT min(now() - r.keep) FROM tenancy.audit_retention r
 $$;
 
--- Locks each of the relations, or none; waits for none for longer than a second, for whoever comes behind waits too.
+-- Locks each of the relations, or none, as tenancy_internal.lock_briefly() does.
 CREATE FUNCTION tenancy_internal.lock_audit(relations regclass[], mode text, attempts integer) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
-DECLARE
-    relation regclass;
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- Who waited for a writer must see what it wrote.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'a step of the audit''s maintenance needs a transaction that reads what is committed'
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'CALL tenancy.maintain_audit() or tenancy.seal_audit() instead.';
     END IF;
-    FOR attempt IN 1..attempts LOOP
-        BEGIN
-            FOREACH relation IN ARRAY relations LOOP
-                EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', relation, mode);
-            END LOOP;
-            RETURN true;
-        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-            IF attempt < attempts THEN
-                PERFORM pg_sleep(0.5 + random());
-            END IF;
-        END;
-    END LOOP;
-    RETURN false;
+    RETURN tenancy_internal.lock_briefly(ARRAY(SELECT 'ONLY ' || r FROM unnest(relations) WITH ORDINALITY AS u(r, place) ORDER BY place),
+                                         mode, attempts);
 END $$;
 
 -- Takes the turn, which one run has at a time, and opens its record.

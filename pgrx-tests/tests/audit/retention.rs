@@ -249,7 +249,10 @@ fn a_long_transaction_puts_the_move_off_and_is_told() {
     let shop = Shop::open();
     shop.forget_partitions();
     let writer = shop.writer("red");
+    // Who has little patience is not asked for more.
+    shop.dba.run("SET lock_timeout = '100ms'");
     shop.dba.run("CALL tenancy.maintain_audit()");
+    shop.dba.sees("SHOW lock_timeout", &["100ms"]);
     let told: Vec<String> = shop.dba.notices().iter().map(|notice| notice.message().to_owned()).collect();
     assert!(told.iter().any(|told| told.contains("call it again")), "{told:?}");
     writer.run("COMMIT");
