@@ -31,10 +31,29 @@ pub fn contests(are_counted: bool) -> Vec<Contest> {
         limit: Some(limit),
         apart: Some(apart),
         count: 1,
-        warmup: 1,
+        // What a session does the first time cancels out when it is counted.
+        warmup: u64::from(!are_counted),
         entries: entries(|table| sql.replace("{table}", table), false),
     };
     vec![
+        Contest {
+            name: "audit-insert-one",
+            what: "BEGIN; set_tenant; INSERT of one row; COMMIT; prepared".to_owned(),
+            limit: Some(1.3),
+            apart: Some(3.0),
+            count: 200,
+            warmup: 20,
+            entries: entries(
+                |table| {
+                    format!(
+                        "INSERT INTO audit.\"{table}\" VALUES ($1, tenancy.current_tenant_id(), 7, 'customer number 7', 8.75, \
+                         'open', '2026-01-01 00:00:07+00', 7, true, '7 some street in some town', '2026-01-08', \
+                         '8f14e45fceea167a5a36dedd4bea2543')"
+                    )
+                },
+                true,
+            ),
+        },
         rolled_back(
             "audit-insert",
             &format!("INSERT ... SELECT of {} rows", grouped(f64::from(rows))),
@@ -59,24 +78,6 @@ pub fn contests(are_counted: bool) -> Vec<Contest> {
             3.0,
             "DELETE FROM audit.\"{table}\" WHERE id <= 10000 AND $1 > 0::bigint",
         ),
-        Contest {
-            name: "audit-insert-one",
-            what: "BEGIN; set_tenant; INSERT of one row; COMMIT; prepared".to_owned(),
-            limit: Some(1.3),
-            apart: Some(3.0),
-            count: 200,
-            warmup: 20,
-            entries: entries(
-                |table| {
-                    format!(
-                        "INSERT INTO audit.\"{table}\" VALUES ($1, tenancy.current_tenant_id(), 7, 'customer number 7', 8.75, \
-                         'open', '2026-01-01 00:00:07+00', 7, true, '7 some street in some town', '2026-01-08', \
-                         '8f14e45fceea167a5a36dedd4bea2543')"
-                    )
-                },
-                true,
-            ),
-        },
     ]
 }
 
