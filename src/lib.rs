@@ -33,6 +33,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::protected::watch();
     pg::locked_down::watch();
     pg::audit::watch();
+    pg::turn::watch();
     pg::planner::install();
     if pg::session::is_shared_preload() {
         pg::violations::share();

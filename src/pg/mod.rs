@@ -27,6 +27,7 @@ mod tag;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
 pub mod trigger;
+pub mod turn;
 pub mod violations;
 pub mod watched;
 
