@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod jobs;
 
 pub use audit::AuditError;
+pub use jobs::JobError;
 
 use crate::model::fence::{Gap, Statement};
 use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
@@ -185,8 +187,16 @@ pub enum TenancyError {
     KeyNotScoped { key: Ident, table: QualifiedName },
     // audit
     Audit(AuditError),
+    // jobs
+    Job(JobError),
     // the seam
     Internal { what: String },
+}
+
+impl From<JobError> for TenancyError {
+    fn from(refusal: JobError) -> Self {
+        Self::Job(refusal)
+    }
 }
 
 impl From<AuditError> for TenancyError {
@@ -734,6 +744,7 @@ impl TenancyError {
             }
 
             E::Audit(refusal) => refusal.face(),
+            E::Job(refusal) => refusal.face(),
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
         }

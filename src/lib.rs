@@ -6,8 +6,9 @@ mod model;
 // F1: the seam to PostgreSQL
 #[allow(unsafe_code)]
 mod pg;
-// F2: who the tenants are; who the tenant of this transaction is
+// F2: who the tenants are; who the tenant of this transaction is; who is at long work
 mod context;
+mod jobs;
 mod registry;
 // F3: a tenant's own rows only, also past row security
 mod fence;

@@ -4,10 +4,13 @@
 //! object in; nobody can take it by a function or a statement of PostgreSQL. It goes with the session, and with the first
 //! transaction of it that fails: then the procedure that took it is over.
 
-use super::Oid;
+use super::guc::Backend;
+use super::{Oid, table};
+use crate::error::TenancyError;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::cell::RefCell;
+use std::ffi::CStr;
 
 const MODE: i32 = pg_sys::ShareUpdateExclusiveLock as i32;
 
@@ -16,6 +19,12 @@ pub type Task = (Oid, u32);
 
 thread_local! {
     static TAKEN: RefCell<Vec<Task>> = RefCell::default();
+}
+static WATCHES_EXIT: Backend<bool> = Backend::new(false);
+
+/// The task of that number of a relation of ours.
+pub fn task(schema: &CStr, relation: &CStr, number: u32) -> Result<Task, TenancyError> {
+    Ok((table::oid(schema, relation).ok_or(TenancyError::NotInstalled)?, number))
 }
 
 /// Watches for failing transactions; called once, from `_PG_init`.
@@ -27,10 +36,14 @@ pub fn watch() {
 #[pg_guard]
 unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _argument: *mut std::ffi::c_void) {
     if event == pg_sys::XactEvent::XACT_EVENT_ABORT {
-        for task in TAKEN.take() {
-            release(task);
-        }
+        TAKEN.take().into_iter().for_each(release);
     }
+}
+
+/// PostgreSQL itself gives such a lock back only with the transaction that it ends in, and a session may end between two.
+#[pg_guard]
+unsafe extern "C-unwind" fn exiting(_code: i32, _argument: pg_sys::Datum) {
+    TAKEN.take().into_iter().for_each(release);
 }
 
 /// Takes the turn, and says whether it could: false where another session has it, or this one already.
@@ -38,6 +51,11 @@ unsafe extern "C-unwind" fn ended(event: pg_sys::XactEvent::Type, _argument: *mu
 pub fn take(task: Task) -> bool {
     if has(task) {
         return false;
+    }
+    if !WATCHES_EXIT.get() {
+        // SAFETY: the callback is guarded, touches only this backend's locks and raises nothing.
+        unsafe { pg_sys::on_shmem_exit(Some(exiting), pg_sys::Datum::from(0)) };
+        WATCHES_EXIT.set(true);
     }
     // SAFETY: a lock that is not waited for.
     let answer = unsafe { pg_sys::LockAcquire(&tag(task), MODE, true, true) };

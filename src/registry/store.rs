@@ -182,7 +182,7 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 7] = [
+const ADMIN_RIGHTS: [&str; 8] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
@@ -190,6 +190,7 @@ const ADMIN_RIGHTS: [&str; 7] = [
     "SELECT ON tenancy.signing_keys, tenancy.role_bindings",
     "SELECT ON tenancy.audited_tables, tenancy.audit_log",
     "SELECT ON tenancy.audit_retention, tenancy.audit_maintenance, tenancy.audit_seals",
+    "SELECT ON tenancy.jobs",
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {

@@ -1,7 +1,7 @@
 //! Whose turn it is to maintain or seal the log: see `pg::turn`.
 
 use crate::error::{AuditError, TenancyError};
-use crate::pg::{table, turn};
+use crate::pg::turn;
 
 /// Takes the turn, unless another session has it.
 pub fn take() -> Result<(), TenancyError> {
@@ -17,6 +17,5 @@ pub fn give() -> Result<(), TenancyError> {
 }
 
 fn task() -> Result<turn::Task, TenancyError> {
-    let relation = table::oid(c"tenancy", c"audit_maintenance").ok_or(TenancyError::NotInstalled)?;
-    Ok((relation, 0))
+    turn::task(c"tenancy", c"audit_maintenance", 0)
 }
