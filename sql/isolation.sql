@@ -297,6 +297,38 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
                     recorded)
 $$;
 
+-- Tables with a tenant's rows that are not protected, as far as the catalog tells: they have a column that is the tenant
+-- column of protected tables or schemas, or a foreign key to a protected table or to the tenants. Partitions and children
+-- of protected tables are among them.
+CREATE FUNCTION tenancy_internal.unclassified_tables() RETURNS TABLE (relation regclass, tenant_column name, reason text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+WITH known(name) AS (
+    SELECT DISTINCT tenancy_internal.tenant_column(p.root, p.tenant_column)
+      FROM tenancy_internal.protected_tables p WHERE p.tenant_column IS NOT NULL AND p.root = p.relation
+     UNION
+    SELECT s.tenant_column FROM tenancy_internal.protected_schemas s WHERE s.access <> 'reference'
+), strangers AS (
+    SELECT c.oid
+      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+     WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
+       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+       AND NOT EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = c.oid)
+       AND NOT EXISTS (SELECT FROM pg_depend d
+                        WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+), found AS (
+    SELECT s.oid, a.attname AS tenant_column, format('it has the tenant column %I', a.attname) AS reason
+      FROM strangers s JOIN pg_attribute a ON a.attrelid = s.oid AND a.attnum > 0 AND NOT a.attisdropped
+      JOIN known k ON k.name = a.attname
+     UNION ALL
+    SELECT s.oid, NULL, format('its foreign key %I refers to %s', f.conname, f.confrelid::regclass)
+      FROM strangers s JOIN pg_constraint f ON f.conrelid = s.oid AND f.contype = 'f'
+     WHERE f.confrelid = 'tenancy.tenants'::regclass
+        OR EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = f.confrelid AND p.access <> 'reference')
+)
+SELECT DISTINCT ON (f.oid) f.oid::regclass, f.tenant_column, f.reason
+  FROM found f ORDER BY f.oid, f.tenant_column NULLS LAST, f.reason
+$$;
+
 -- (true)::tenancy_internal.open_rows is true, costs nothing (the planner folds it) and goes with the extension: a policy
 -- that says so is dropped by DROP EXTENSION ... CASCADE, which closes the table.
 CREATE DOMAIN tenancy_internal.open_rows AS boolean;
@@ -582,6 +614,7 @@ COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names 
 COMMENT ON FUNCTION tenancy_internal.tenant_column(oid, name) IS 'the tenant column of a protected table by its present name';
 COMMENT ON FUNCTION tenancy_internal.is_enforced(oid, name, text) IS 'whether all that protects a relation is in place, unaltered';
 COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its partitions and its inheritance children';
+COMMENT ON FUNCTION tenancy_internal.unclassified_tables() IS 'tables with a tenant''s rows that are not protected, as far as the catalog tells';
 COMMENT ON DOMAIN tenancy_internal.open_rows IS 'boolean; a policy that uses it goes with the extension';
 COMMENT ON FUNCTION tenancy_internal.role_danger(oid) IS 'why a role must not be an application role; NULL when it may';
 COMMENT ON FUNCTION tenancy_internal.refuse_truncate() IS 'refuses TRUNCATE of a protected table to everybody whom row security binds';

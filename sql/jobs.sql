@@ -1,6 +1,6 @@
 -- room jobs · Rust src/jobs, src/pg/turn.rs · tests pgrx-tests/{tests,regress}
 
--- Long work, present and past. Not dumped: it is about sessions of this server.
+-- Long work, present and past.
 CREATE TABLE tenancy_internal.jobs (
     id          bigint      GENERATED ALWAYS AS IDENTITY,
     kind        text        NOT NULL,
@@ -18,6 +18,8 @@ CREATE TABLE tenancy_internal.jobs (
     pid         integer     NOT NULL DEFAULT pg_catalog.pg_backend_pid(),
     CONSTRAINT jobs_pkey PRIMARY KEY (id)
 ) WITH (fillfactor = 50);                      -- its rows are updated with every batch
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.jobs', '');
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.jobs_id_seq', '');
 CREATE INDEX jobs_running_idx ON tenancy_internal.jobs (kind, subject) WHERE state = 'running';
 
 -- A job that says it runs and whose session holds no turn was interrupted.

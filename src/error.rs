@@ -85,6 +85,7 @@ pub enum TenancyError {
     UnknownPlan { plan: String },
     IllegalStatusMove { tenant: String, from: Status, to: Status, hint: &'static str },
     NotDeleted { tenant: String, status: Status },
+    Purged { tenant: String },
     ImmutableKeys { tenant: String },
     TenantRowKept { tenant: String },
     RegistryTruncated,
@@ -255,6 +256,8 @@ impl TenancyError {
                 format!("tenant \"{tenant}\" is {} and cannot become {}", from.as_str(), to.as_str()),
             )
             .hint(*hint),
+            E::Purged { tenant } => Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" was purged"))
+                .hint("Its rows are gone, or going; create a tenant with another code."),
             E::NotDeleted { tenant, status } => {
                 Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}, not deleted", status.as_str()))
                     .hint("Call tenancy.resume_tenant(...) to make it active.")

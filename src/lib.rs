@@ -15,6 +15,9 @@ mod fence;
 mod isolation;
 // F4: what hangs on protected tables
 mod audit;
+// F5: long work on one tenant; what looks at all of it
+mod integrity;
+mod lifecycle;
 
 pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../sql/bootstrap.sql", bootstrap);

@@ -22,7 +22,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("audit", 4),
     ("quota", 4),
     ("masking", 4),
-    ("integrity", 4),
+    ("integrity", 5),
     ("lifecycle", 5),
     ("portability", 5),
     ("adoption", 5),

@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod hush;
 pub mod json;
 pub mod locked_down;
+pub mod mute;
 pub mod planner;
 pub mod protected;
 pub mod rehearsal;

@@ -8,6 +8,7 @@ mod contests;
 mod facts;
 mod fence;
 mod ground;
+mod integrity;
 mod sides;
 mod stand;
 mod statement;

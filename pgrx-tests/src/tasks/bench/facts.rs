@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use postgres::Client;
 
 use super::{
-    audit, fence, on_cpu,
+    audit, fence, integrity, on_cpu,
     sides::{self, Side},
     stand::{STOCK, Stand, TENANTS},
     statement::{Template, Values},
@@ -41,6 +41,7 @@ pub fn all() -> Vec<Fact> {
     ];
     facts.extend(fence::facts());
     facts.extend(audit::facts());
+    facts.extend(integrity::facts());
     facts
 }
 

@@ -122,6 +122,22 @@ impl Stand {
         self.connect(SUPERUSER, DATABASE)
     }
 
+    pub fn superuser_of(&self, database: &str) -> Result<Client> {
+        self.connect(SUPERUSER, database)
+    }
+
+    /// A database of its own for what would be in the way of the sides, from a file of `pgrx-tests/bench`; once.
+    pub fn make_database(&self, name: &str, file: &str) -> Result<()> {
+        let found = self.superuser()?.query("SELECT FROM pg_database WHERE datname = $1", &[&name])?;
+        if !found.is_empty() {
+            return Ok(());
+        }
+        step(format_args!("filling database {name}"), || {
+            self.psql("postgres", &format!("CREATE DATABASE {name};"), "")?;
+            self.psql(name, &script_text(file)?, "").with_context(|| file.to_owned())
+        })
+    }
+
     /// An application's connection to the database with the sides, or to another.
     pub fn app(&self, database: Option<&str>) -> Result<Client> {
         self.connect(APP, database.unwrap_or(DATABASE))

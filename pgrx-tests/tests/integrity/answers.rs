@@ -1,0 +1,1 @@
+//! What is said of all findings together: report, assertion, exceptions, diagnosis.

@@ -1,0 +1,1 @@
+//! Keys, indexes, sequences, privileges and conventions.

@@ -1,0 +1,1 @@
+//! Rows whose parent is gone: finding, repairing, keeping what was removed.

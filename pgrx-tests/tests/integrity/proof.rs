@@ -1,0 +1,1 @@
+//! Isolation proven by behaviour.

@@ -1,0 +1,1 @@
+//! What protects a table, and tables that nothing protects.

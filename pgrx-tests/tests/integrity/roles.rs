@@ -1,0 +1,1 @@
+//! Roles that could get past row security, and the server they meet.

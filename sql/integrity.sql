@@ -1,0 +1,212 @@
+-- room integrity · Rust src/integrity · tests pgrx-tests/{tests,regress}
+-- The checks themselves stand in sql/integrity/*.sql; here is what runs them and what is kept about them.
+
+-- What a check saw. A row without check_id is no defect: it says that an object was examined, and how many rows of it.
+CREATE TYPE tenancy_internal.finding AS (
+    check_id    text,
+    classid     oid,        -- what it is about, as in pg_depend; pg_database for the database itself
+    objid       oid,
+    objsubid    integer,    -- number of a column, or 0
+    tenant      text,
+    row_count   bigint,
+    sample_rows jsonb,
+    detail      text,       -- the same for the same defect: an exception is granted for what it says
+    remedy      text        -- a statement or a call that mends it; NULL where a person has to decide
+);
+
+-- The checks there are; rows are the extension's own, hence not dumped.
+CREATE TABLE tenancy_internal.integrity_checks (
+    check_id text    PRIMARY KEY,
+    scope    text    NOT NULL CHECK (scope IN ('catalog', 'roles', 'data')),
+    severity text    NOT NULL CHECK (severity IN ('error', 'warning', 'info')),
+    is_on    boolean NOT NULL DEFAULT true,
+    source   text    NOT NULL,    -- tenancy_internal.<source>(tables oid[], sample integer, deep boolean) returns its findings
+    title    text    NOT NULL
+);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.integrity_checks', 'WHERE false');
+
+-- What users changed of them; by name, for a check may be gone in the version that a dump is restored under.
+CREATE TABLE tenancy_internal.integrity_settings (
+    check_id   text        PRIMARY KEY,
+    is_on      boolean,
+    severity   text        CHECK (severity IN ('error', 'warning', 'info')),
+    changed_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    changed_by name        NOT NULL DEFAULT session_user
+);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.integrity_settings', '');
+
+CREATE TABLE tenancy_internal.accepted_findings (
+    check_id    text        NOT NULL,
+    object      text        NOT NULL,
+    reason      text        NOT NULL,
+    until       timestamptz,
+    digests     text[]      NOT NULL,    -- of the object and of what was found of it (finding_digest); a tenant each
+    accepted_at timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    accepted_by name        NOT NULL DEFAULT session_user,
+    PRIMARY KEY (check_id, object)
+);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.accepted_findings', '');
+
+CREATE VIEW tenancy.integrity_checks AS
+SELECT c.check_id, c.scope, COALESCE(s.severity, c.severity) AS severity, COALESCE(s.is_on, c.is_on) AS is_on, c.title,
+       s.changed_at, s.changed_by
+  FROM tenancy_internal.integrity_checks c
+  LEFT JOIN tenancy_internal.integrity_settings s ON s.check_id = c.check_id;
+
+CREATE VIEW tenancy.accepted_findings AS
+SELECT a.check_id, a.object, a.reason, a.until, a.until IS NOT NULL AND a.until <= pg_catalog.now() AS is_past,
+       a.accepted_at, a.accepted_by
+  FROM tenancy_internal.accepted_findings a;
+
+-- Which functions to call for a scope. NULL checks: those that are on.
+CREATE FUNCTION tenancy_internal.integrity_sources(wanted_scope text, wanted_check text) RETURNS TABLE (source text, scope text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT i.source, i.scope
+      FROM tenancy.integrity_checks c JOIN tenancy_internal.integrity_checks i USING (check_id)
+     WHERE wanted_scope IN ('all', i.scope) AND (wanted_check = i.check_id OR wanted_check IS NULL AND c.is_on)
+     GROUP BY i.source, i.scope ORDER BY i.scope, i.source
+$$;
+
+-- What an exception is bound to: the object as it is, and what was found of it. Names, never oids: it outlives a dump.
+CREATE FUNCTION tenancy_internal.finding_digest(found tenancy_internal.finding) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+SELECT md5(concat_ws(E'\n', found.check_id, found.tenant, found.detail, found.row_count::text, CASE found.classid::regclass::text
+    WHEN 'pg_class' THEN (
+        SELECT concat_ws(E'\n', c.relkind, c.relrowsecurity, c.relforcerowsecurity, c.relowner::regrole, c.relacl, c.reloptions,
+                   CASE WHEN c.relkind IN ('v', 'm') THEN pg_get_viewdef(c.oid) END,
+                   CASE WHEN c.relkind IN ('i', 'I') THEN pg_get_indexdef(c.oid) END,
+                   (SELECT string_agg(concat_ws(' ', a.attname, format_type(a.atttypid, a.atttypmod), a.attnotnull), E'\n'
+                                      ORDER BY a.attnum)
+                      FROM pg_attribute a
+                     WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped AND c.relkind NOT IN ('i', 'I')),
+                   (SELECT string_agg(concat_ws(' ', y.polname, y.polcmd, y.polpermissive, y.polroles::regrole[],
+                                                pg_get_expr(y.polqual, y.polrelid), pg_get_expr(y.polwithcheck, y.polrelid)),
+                                      E'\n' ORDER BY y.polname)
+                      FROM pg_policy y WHERE y.polrelid = c.oid),
+                   (SELECT string_agg(k.conname || ' ' || pg_get_constraintdef(k.oid), E'\n' ORDER BY k.conname)
+                      FROM pg_constraint k WHERE k.conrelid = c.oid))
+          FROM pg_class c WHERE c.oid = found.objid)
+    WHEN 'pg_proc' THEN (
+        SELECT concat_ws(E'\n', f.proowner::regrole, f.proacl, f.proconfig, f.prosecdef, f.provolatile, f.prosrc)
+          FROM pg_proc f WHERE f.oid = found.objid)
+    WHEN 'pg_policy' THEN (
+        SELECT concat_ws(' ', y.polcmd, y.polpermissive, y.polroles::regrole[], pg_get_expr(y.polqual, y.polrelid),
+                         pg_get_expr(y.polwithcheck, y.polrelid))
+          FROM pg_policy y WHERE y.oid = found.objid)
+    WHEN 'pg_constraint' THEN pg_get_constraintdef(found.objid)
+    WHEN 'pg_trigger' THEN (
+        SELECT concat_ws(E'\n', pg_get_triggerdef(g.oid), g.tgenabled, f.prosrc)
+          FROM pg_trigger g JOIN pg_proc f ON f.oid = g.tgfoid WHERE g.oid = found.objid)
+    WHEN 'pg_rewrite' THEN pg_get_ruledef(found.objid)
+    WHEN 'pg_authid' THEN (
+        SELECT concat_ws(' ', r.rolsuper, r.rolbypassrls, r.rolcreaterole, r.rolreplication, r.rolcanlogin, r.rolinherit,
+                   (SELECT string_agg(m.roleid::regrole::text, ' ' ORDER BY m.roleid::regrole::text)
+                      FROM pg_auth_members m WHERE m.member = r.oid))
+          FROM pg_roles r WHERE r.oid = found.objid)
+END))
+$$;
+
+CREATE FUNCTION tenancy_internal.finding_object(found tenancy_internal.finding) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT i.identity FROM pg_identify_object(found.classid, found.objid, COALESCE(found.objsubid, 0)) AS i
+$$;
+
+-- All that the sources of a scope say, also that they examined something. A source that fails is reported and does not
+-- keep the others from their work. The caller's rights: rows are read, and who may not read them is told so.
+CREATE FUNCTION tenancy_internal.examine(scope text, wanted_check text, tables regclass[], sample integer, deep boolean)
+RETURNS SETOF tenancy_internal.finding
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    s record;
+    family oid[];
+    problem text;
+BEGIN
+    IF scope IS NULL OR scope NOT IN ('all', 'catalog', 'roles', 'data') THEN
+        RAISE EXCEPTION 'scope must be all, catalog, roles or data, not %', COALESCE(quote_literal(scope), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave it out to run every check.';
+    ELSIF sample IS NULL OR sample NOT BETWEEN 0 AND 1000 THEN
+        RAISE EXCEPTION 'sample must be 0 to 1000 rows, not %', COALESCE(sample::text, 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Say 0 to see no rows.';
+    ELSIF deep IS NULL THEN
+        RAISE EXCEPTION 'deep must not be null'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Say true to read also what valid constraints promise.';
+    ELSIF array_position(tables, NULL) IS NOT NULL THEN
+        RAISE EXCEPTION 'tables must not contain null'
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'Leave the argument out to examine every table.';
+    END IF;
+    IF tables IS NOT NULL THEN
+        family := ARRAY(SELECT DISTINCT f FROM unnest(tables) t, tenancy_internal.table_family(t) f);
+    END IF;
+    FOR s IN SELECT * FROM tenancy_internal.integrity_sources(scope, wanted_check) LOOP
+        -- Roles are nobody's table.
+        CONTINUE WHEN s.scope = 'roles' AND tables IS NOT NULL;
+        BEGIN
+            RETURN QUERY EXECUTE format('SELECT * FROM tenancy_internal.%I($1, $2, $3)', s.source) USING family, sample, deep;
+            RETURN NEXT (NULL, 'pg_proc'::regclass, 0, 0, NULL, NULL, NULL, s.source, NULL)::tenancy_internal.finding;
+        EXCEPTION WHEN OTHERS THEN
+            GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;
+            RETURN NEXT ('not_examined', 'pg_database'::regclass, (SELECT oid FROM pg_database WHERE datname = current_database()),
+                         0, NULL, NULL, NULL, format('%s stopped: %s', s.source, problem), NULL)::tenancy_internal.finding;
+        END;
+    END LOOP;
+END $$;
+
+CREATE FUNCTION tenancy_internal.acceptances() RETURNS SETOF tenancy_internal.accepted_findings
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT * FROM tenancy_internal.accepted_findings
+$$;
+
+-- What examine() says, with its object's name, its severity, and whether it is accepted.
+CREATE FUNCTION tenancy_internal.judge(scope text, wanted_check text, tables regclass[], sample integer, deep boolean)
+RETURNS TABLE (
+    check_id text, severity text, object text, tenant text, row_count bigint, sample_rows jsonb, detail text, remedy text,
+    is_accepted boolean, digest text, classid oid
+)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT f.check_id, c.severity, o.object, f.tenant, f.row_count, f.sample_rows, f.detail, f.remedy,
+           a.check_id IS NOT NULL AND (a.until IS NULL OR a.until > now()) AND tenancy_internal.finding_digest(f) = ANY (a.digests),
+           CASE WHEN wanted_check IS NOT NULL THEN tenancy_internal.finding_digest(f) END, f.classid
+      FROM tenancy_internal.examine(scope, wanted_check, tables, sample, deep) f
+      LEFT JOIN tenancy.integrity_checks c USING (check_id)
+     CROSS JOIN LATERAL (SELECT CASE WHEN f.objid <> 0 THEN tenancy_internal.finding_object(f) END) AS o(object)
+      LEFT JOIN tenancy_internal.acceptances() a ON a.check_id = f.check_id AND a.object = o.object
+     WHERE f.check_id IS NULL OR c.is_on AND wanted_check IS NULL OR f.check_id = wanted_check
+$$;
+
+-- The findings that count: of checks that are on, and not accepted.
+CREATE FUNCTION tenancy.check_integrity(
+    scope text DEFAULT 'all', tables regclass[] DEFAULT NULL, sample integer DEFAULT 5, deep boolean DEFAULT false
+) RETURNS TABLE (
+    check_id text, severity text, object text, tenant text, row_count bigint, sample_rows jsonb, detail text, remedy text
+)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT f.check_id, f.severity, f.object, f.tenant, f.row_count, f.sample_rows, f.detail, f.remedy
+      FROM tenancy_internal.judge(scope, NULL, tables, sample, deep) f
+     WHERE f.check_id IS NOT NULL AND NOT f.is_accepted
+     ORDER BY array_position('{error,warning,info}', f.severity), f.check_id, f.object, f.tenant
+$$;
+
+INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source, title) VALUES
+    ('not_examined', 'catalog', 'warning', 'find_nothing', 'something could not be looked at');
+
+-- not_examined comes from whatever was to be examined.
+CREATE FUNCTION tenancy_internal.find_nothing(tables oid[], sample integer, deep boolean) RETURNS SETOF tenancy_internal.finding
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT NULL::tenancy_internal.finding WHERE false
+$$;
+
+COMMENT ON TYPE tenancy_internal.finding IS 'what a check saw: a defect, or without check_id that an object was examined';
+COMMENT ON TABLE tenancy_internal.integrity_checks IS 'the checks of tenancy.check_integrity, as installed';
+COMMENT ON TABLE tenancy_internal.integrity_settings IS 'which checks were switched, and the severity they were given';
+COMMENT ON TABLE tenancy_internal.accepted_findings IS 'findings that somebody answers for, with what they were like';
+COMMENT ON VIEW tenancy.integrity_checks IS 'the checks of tenancy.check_integrity; tenancy.set_check changes them';
+COMMENT ON VIEW tenancy.accepted_findings IS 'findings that are not shown, with who accepted them and why (tenancy.accept_finding)';
+COMMENT ON FUNCTION tenancy_internal.integrity_sources(text, text) IS 'the functions that find what the checks of a scope are about';
+COMMENT ON FUNCTION tenancy_internal.finding_digest(tenancy_internal.finding) IS 'what an exception for a finding is bound to';
+COMMENT ON FUNCTION tenancy_internal.finding_object(tenancy_internal.finding) IS 'the identity of what a finding is about';
+COMMENT ON FUNCTION tenancy_internal.acceptances() IS 'the findings that were accepted';
+COMMENT ON FUNCTION tenancy_internal.judge(text, text, regclass[], integer, boolean) IS 'findings with their severity, and whether they are accepted';
+COMMENT ON FUNCTION tenancy_internal.examine(text, text, regclass[], integer, boolean) IS 'all that the sources of a scope say';
+COMMENT ON FUNCTION tenancy_internal.find_nothing(oid[], integer, boolean) IS 'finds nothing; stands for checks without a source of their own';
+COMMENT ON FUNCTION tenancy.check_integrity(text, regclass[], integer, boolean) IS
+    'what is wrong with the isolation of this database, with what mends it: catalog, roles and rows; reads only';

@@ -1,0 +1,1 @@
+-- room integrity, keys, indexes, sequences and privileges of protected tables; conventions

@@ -1,0 +1,1 @@
+-- room integrity, foreign keys without their parents: finding, repairing, quarantine

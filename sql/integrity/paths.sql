@@ -1,0 +1,1 @@
+-- room integrity, ways around a protected table: views, functions, triggers, rules, foreign tables, publications, partitions

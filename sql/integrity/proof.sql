@@ -1,0 +1,1 @@
+-- room integrity, isolation proven by behaviour

@@ -1,0 +1,1 @@
+-- room integrity, what protects a table: row security, policies, guard, columns; and tables that nothing protects

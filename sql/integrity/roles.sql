@@ -1,0 +1,1 @@
+-- room integrity, roles that could get past row security, and the server and extension they meet

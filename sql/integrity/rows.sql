@@ -1,0 +1,1 @@
+-- room integrity, rows: checks of data, in one pass over each table
