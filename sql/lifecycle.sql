@@ -26,7 +26,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     held uuid := tenancy_internal.known_tenant(tenant);
 BEGIN
-    IF btrim(set_legal_hold.reason) <> '' IS NOT TRUE THEN
+    IF COALESCE(btrim(set_legal_hold.reason), '') = '' THEN
         RAISE EXCEPTION 'a legal hold needs a reason'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Say which case it is for, such as a file number.';
     END IF;
@@ -729,7 +729,7 @@ DECLARE
     keep interval := NULLIF(current_setting('tenancy.once_retention'), '0')::interval;
     is_first boolean;
 BEGIN
-    IF once.key <> '' AND octet_length(once.key) <= 1000 IS NOT TRUE THEN
+    IF (octet_length(once.key) BETWEEN 1 AND 1000) IS NOT TRUE THEN
         RAISE EXCEPTION 'a key for tenancy.once() has 1 to 1000 bytes'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Give what the client sends again with a retry, such as its request id.';
     END IF;
@@ -765,7 +765,7 @@ BEGIN
     RETURN id;
 END $$;
 
-REVOKE ALL ON ROUTINE tenancy_internal.known_tenant(text), tenancy_internal.digest_certificate(tenancy_internal.purge_certificates),
+REVOKE ALL ON ROUTINE tenancy_internal.known_tenant(text),
     tenancy_internal.tenant_condition(text, text, tenancy.tenants), tenancy_internal.rows_of(regclass, tenancy.tenants),
     tenancy_internal.is_tenants_partition(regclass, tenancy.tenants), tenancy_internal.describe_purge(uuid),
     tenancy_internal.purge_obstacles(uuid), tenancy_internal.check_purgeable(tenancy.tenants), tenancy_internal.check_purge(uuid, text, boolean),
