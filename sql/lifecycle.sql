@@ -183,6 +183,7 @@ BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = tenant;
     FOR m IN
         SELECT p.root, c.oid, c.oid::regclass::text AS name, c.relkind, c.reltuples, f.place,
+               pg_relation_size(c.oid) + COALESCE(pg_relation_size(NULLIF(c.reltoastrelid, 0)), 0) AS size,
                (SELECT min(i.inhparent::bigint) FROM pg_inherits i WHERE i.inhrelid = c.oid AND c.oid <> p.root) AS parent
           FROM tenancy_internal.protected_tables p
          CROSS JOIN LATERAL tenancy_internal.table_family(p.root) WITH ORDINALITY AS f(relation, place)
@@ -201,7 +202,7 @@ BEGIN
             'oid', m.oid::bigint, 'name', m.name, 'parent', m.parent, 'is_stored', m.relkind = 'r',
             'is_exclusive', tenancy_internal.is_tenants_partition(m.oid, owner), 'rows', estimate,
             'bytes', CASE WHEN m.relkind = 'r' AND m.reltuples > 0
-                          THEN round(pg_table_size(m.oid) * LEAST(estimate / m.reltuples, 1))::bigint ELSE 0 END));
+                          THEN round(m.size * LEAST(estimate / m.reltuples, 1))::bigint ELSE 0 END));
     END LOOP;
     RETURN (
         SELECT COALESCE(jsonb_agg(jsonb_build_object(

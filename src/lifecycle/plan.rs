@@ -234,7 +234,13 @@ mod tests {
     fn a_partition_of_the_tenant_alone_is_dropped_with_what_lies_below_it() {
         let mut orders = table(1, "orders", &[]);
         orders.members[0].is_stored = false;
-        orders.members.push(Member { is_exclusive: true, is_stored: false, rows: 0, bytes: 0, ..member(2, "own", Some(1)) });
+        orders.members.push(Member {
+            is_exclusive: true,
+            is_stored: false,
+            rows: 0,
+            bytes: 0,
+            ..member(2, "own", Some(1))
+        });
         orders.members.push(member(3, "own_2026", Some(2)));
         orders.members.push(member(4, "rest", Some(1)));
         let parts = order(&[orders.clone()]);

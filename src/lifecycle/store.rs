@@ -55,7 +55,8 @@ fn plan(tenant: Uuid) -> Result<String, TenancyError> {
 pub fn plan_purge(tenant: &Key) -> Result<Vec<Line>, TenancyError> {
     let tenant = known(tenant)?;
     unhindered(|| {
-        let obstacles = Sql::text("SELECT o.relation::pg_catalog.oid, o.reason FROM tenancy_internal.purge_obstacles($1) o");
+        let obstacles =
+            Sql::text("SELECT o.relation::pg_catalog.oid, o.reason FROM tenancy_internal.purge_obstacles($1) o");
         let mut lines = spi::write(&obstacles, &[tenant.into()], |row| {
             Ok(Line {
                 step: None,
@@ -107,9 +108,8 @@ pub fn begin(tenant: &Key, request: &Request<'_>) -> Result<Option<i64>, Tenancy
 /// Does the next batch; false when there are no more.
 pub fn step(purge: i64) -> Result<bool, TenancyError> {
     let sql = Sql::text("SELECT tenancy_internal.purge_part($1)");
-    let done = unhindered(|| {
-        mute::with_foreign_keys_only(|| spi::write(&sql, &[purge.into()], |row| row.must::<bool>(1)))
-    })?;
+    let done =
+        unhindered(|| mute::with_foreign_keys_only(|| spi::write(&sql, &[purge.into()], |row| row.must::<bool>(1))))?;
     Ok(done == [true])
 }
 

@@ -30,7 +30,9 @@ fn a_killed_purge_is_finished_by_the_next_call() {
     let others = world.rows_where("whose <> 'red'");
     let login = || wait(|| world.db.try_login(&world.steward, |_| {}).ok());
     login().run("SELECT tenancy.delete_tenant('red')");
-    let call = |pause| format!("CALL tenancy.purge_tenant('red', 'red', dry_run => false, batch_size => 23, pause_ms => {pause})");
+    let call = |pause| {
+        format!("CALL tenancy.purge_tenant('red', 'red', dry_run => false, batch_size => 23, pause_ms => {pause})")
+    };
     let watch = |session: &Session| session.rows("SELECT pid, done FROM tenancy.jobs WHERE state = 'running'");
 
     // Points that lie apart: in tables that are deleted from by batches, by blocks, together, and near partitions.

@@ -74,20 +74,26 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
         ],
     );
     // Its keys are nobody's again, and it does not come back.
-    steward.sees("SELECT code, name, status, contact FROM tenancy.tenants WHERE purged_at IS NOT NULL", &["red|red|deleted|{}"]);
+    steward.sees(
+        "SELECT code, name, status, contact FROM tenancy.tenants WHERE purged_at IS NOT NULL",
+        &["red|red|deleted|{}"],
+    );
     steward.refused("55000", "SELECT tenancy.undelete_tenant('red')");
     steward.refused("42710", "SELECT tenancy.create_tenant('red')");
     steward.refused("42710", &format!("SELECT tenancy.create_tenant('rot', number => {})", world.red.number));
     // Once more: nothing to do, and no second certificate. What was written behind its back goes with one.
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
     steward.sees("SELECT count(*) FROM tenancy.purge_certificates", &["1"]);
-    world.dba.run(&format!("INSERT INTO words VALUES ('red', 1, 'red'); INSERT INTO notes VALUES ('{}', 1, 'red')", world.red.id));
+    world.dba.run(&format!(
+        "INSERT INTO words VALUES ('red', 1, 'red'); INSERT INTO notes VALUES ('{}', 1, 'red')",
+        world.red.id
+    ));
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false, include_audit => true)");
     assert_eq!(world.left(), 0);
-    steward.sees("SELECT number, rows, audit_entries, is_intact FROM tenancy.purge_certificates ORDER BY 1", &[
-        &format!("1|{}|NULL|t", KINDS * N),
-        "2|2|200|t",
-    ]);
+    steward.sees(
+        "SELECT number, rows, audit_entries, is_intact FROM tenancy.purge_certificates ORDER BY 1",
+        &[&format!("1|{}|NULL|t", KINDS * N), "2|2|200|t"],
+    );
     world.dba.sees(logged, &["120"]);
     // A changed certificate is seen, and so is what follows a removed one.
     world.dba.run("UPDATE tenancy_internal.purge_certificates SET rows = rows - 1 WHERE number = 1");
@@ -149,8 +155,14 @@ fn nothing_is_purged_by_mistake() {
          CREATE TABLE ratings (id int, customer bigint, tenant uuid, whose text, FOREIGN KEY (tenant, customer) REFERENCES customers);",
     );
     let unclassified = steward.refused("55000", CALL);
-    assert!(unclassified.detail().is_some_and(|d| d.contains("strays: ") && d.contains("ratings: ")), "{unclassified:?}");
-    steward.sees("SELECT relation FROM tenancy.plan_purge('red') WHERE step IS NULL ORDER BY relation::text", &["ratings", "strays"]);
+    assert!(
+        unclassified.detail().is_some_and(|d| d.contains("strays: ") && d.contains("ratings: ")),
+        "{unclassified:?}"
+    );
+    steward.sees(
+        "SELECT relation FROM tenancy.plan_purge('red') WHERE step IS NULL ORDER BY relation::text",
+        &["ratings", "strays"],
+    );
     world.dba.run("DROP TABLE strays; DROP TABLE ratings");
     // Rows of others that refer to the tenant's: a key without the tenant in it lets them.
     world.dba.run(&format!(
@@ -232,7 +244,9 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     other.refused("55000", "SELECT tenancy.undelete_tenant('red')");
 
     // Its time.
-    steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false, batch_size => 5, max_seconds => 1, pause_ms => 600)");
+    steward.run(
+        "CALL tenancy.purge_tenant('red', 'red', dry_run => false, batch_size => 5, max_seconds => 1, pause_ms => 600)",
+    );
     steward.sees("SELECT state FROM tenancy.jobs ORDER BY id DESC LIMIT 1", &["stopped"]);
     let left = world.left();
     assert!(left > 0 && left < (KINDS + 1) * N, "{left}");
@@ -255,8 +269,5 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
     assert_eq!(world.left(), 0);
     assert_eq!(world.rows_where("whose <> 'red'"), others);
-    steward.sees(
-        "SELECT rows, runs, is_intact FROM tenancy.purge_certificates",
-        &[&format!("{}|5|t", KINDS * N + 6)],
-    );
+    steward.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|5|t", KINDS * N + 6)]);
 }

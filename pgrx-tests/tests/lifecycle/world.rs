@@ -97,7 +97,8 @@ impl World {
     /// Each table of users with the digest of the rows for which this holds, and their number.
     pub fn rows_where(&self, condition: &str) -> Vec<String> {
         let dba = self.db.admin();
-        let tables = dba.rows("SELECT p.relation FROM tenancy_internal.protected_tables p WHERE p.root = p.relation ORDER BY 1");
+        let tables =
+            dba.rows("SELECT p.relation FROM tenancy_internal.protected_tables p WHERE p.root = p.relation ORDER BY 1");
         let digest = |table: &String| {
             dba.value(&format!(
                 "SELECT '{}', md5(string_agg(t::text, ' ' ORDER BY t::text)), count(*) FROM {table} t WHERE {condition}",
@@ -120,7 +121,13 @@ impl World {
             "SELECT c.oid::regclass FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
               WHERE c.relkind IN ('r', 'S') AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast') ORDER BY 1",
         );
-        let digest = |table: &String| dba.value(&format!("SELECT md5(string_agg(ROW(t.*)::text, ' ' ORDER BY ROW(t.*)::text)) FROM {table} t"));
-        tables.iter().map(digest).chain(dba.rows("SELECT md5(string_agg(c::text, ' ' ORDER BY oid)) FROM pg_class c")).collect()
+        let digest = |table: &String| {
+            dba.value(&format!("SELECT md5(string_agg(ROW(t.*)::text, ' ' ORDER BY ROW(t.*)::text)) FROM {table} t"))
+        };
+        tables
+            .iter()
+            .map(digest)
+            .chain(dba.rows("SELECT md5(string_agg(c::text, ' ' ORDER BY oid)) FROM pg_class c"))
+            .collect()
     }
 }
