@@ -365,7 +365,11 @@ BEGIN
             IF problem IS NOT NULL THEN
                 RAISE EXCEPTION 'nothing to try with' USING HINT = 'Try the next tenants.', ERRCODE = 'triggered_action_exception';
             END IF;
-            stage := jsonb_build_object('x', x, 'y', y, 'is_made', pair.x IS NULL, 'own', made);
+            stage := jsonb_build_object('x', x, 'y', y, 'is_made', pair.x IS NULL, 'own', made, 'access', p.access,
+                'column', p.tenant_column, 'x_key', tenancy_internal.tenant_key(x, p.tenant_key),
+                'y_key', tenancy_internal.tenant_key(y, p.tenant_key),
+                'columns', (SELECT jsonb_agg(to_jsonb(v) - '{type,is_required,candidates}'::text[] ORDER BY v.number)
+                              FROM tenancy_internal.proof_values(target, 1) v));
             EXIT;
         EXCEPTION WHEN OTHERS THEN
             problem := COALESCE(problem, SQLERRM);
@@ -403,7 +407,7 @@ CREATE FUNCTION tenancy_internal.probe_statement(target oid, role oid, command t
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := target::regclass;
-    p record;
+    own text := stage ->> 'column';
     x text;
     y text;
     aim text;           -- which row
@@ -413,31 +417,30 @@ DECLARE
     changed text;       -- a column to update
     keyed text[];
 BEGIN
-    SELECT a.tenant_column, a.tenant_key, a.access INTO p FROM tenancy.protected_tables a WHERE a.relation = target;
-    IF p.access = 'reference' THEN
+    IF stage ->> 'access' = 'reference' THEN
         aim := stage #>> '{own,place}';
     ELSE
-        x := format('%I = %L', p.tenant_column, tenancy_internal.tenant_key((stage ->> 'x')::uuid, p.tenant_key));
-        y := quote_literal(tenancy_internal.tenant_key((stage ->> 'y')::uuid, p.tenant_key));
-        moved := jsonb_build_object(p.tenant_column, tenancy_internal.tenant_key((stage ->> 'y')::uuid, p.tenant_key));
+        x := format('%I = %L', own, stage ->> 'x_key');
+        y := quote_literal(stage ->> 'y_key');
+        moved := jsonb_build_object(own, stage -> 'y_key');
         -- A tenant that was made has no other rows; another one's are many, and the place of one is told by a column of the system.
-        aim := CASE WHEN probe = 'shared' THEN format('%I IS NULL AND %s', p.tenant_column, stage #>> '{shared,place}')
+        aim := CASE WHEN probe = 'shared' THEN format('%I IS NULL AND %s', own, stage #>> '{shared,place}')
                     WHEN (stage ->> 'is_made')::boolean THEN x
                     WHEN sees_all THEN x || ' AND ' || (stage #>> '{own,place}') END;
     END IF;
     IF command = 'SELECT' THEN
-        RETURN CASE WHEN p.access = 'reference' THEN format('SELECT EXISTS (SELECT FROM %s), false', t)
+        RETURN CASE WHEN stage ->> 'access' = 'reference' THEN format('SELECT EXISTS (SELECT FROM %s), false', t)
                     WHEN probe = 'shared' AND stage ? 'shared'
-                    THEN format('SELECT EXISTS (SELECT FROM %s WHERE %I IS NULL), false', t, p.tenant_column)
+                    THEN format('SELECT EXISTS (SELECT FROM %s WHERE %I IS NULL), false', t, own)
                     WHEN probe <> 'shared'
                     THEN format('SELECT EXISTS (SELECT FROM %1$s WHERE %2$s), EXISTS (SELECT FROM %1$s WHERE NOT (%2$s))', t, x) END;
     ELSIF command = 'INSERT' THEN
         RETURN format('INSERT INTO %s %s', t, CASE
-            WHEN probe = 'shared' THEN tenancy_internal.values_clause(given || jsonb_build_object(p.tenant_column, NULL), '')
+            WHEN probe = 'shared' THEN tenancy_internal.values_clause(given || jsonb_build_object(own, NULL), '')
             WHEN given = '{}' THEN 'DEFAULT VALUES'
             ELSE tenancy_internal.values_clause(
                 (SELECT jsonb_object_agg(g.key, g.value) FROM jsonb_each(given) g
-                   JOIN tenancy_internal.proof_values(target, 1) v ON v.name = g.key AND v.is_given), '') END);
+                   JOIN jsonb_array_elements(stage -> 'columns') v ON v ->> 'name' = g.key AND (v ->> 'is_given')::boolean), '') END);
     ELSIF command = 'DELETE' THEN
         RETURN format('DELETE FROM %s WHERE %s', t, aim);
     END IF;
@@ -450,17 +453,17 @@ BEGIN
        AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attnum = ANY (i.indkey::int2[])
                           AND (stage #>> ARRAY['own', 'row', a.attname::text] IS NULL OR a.attgenerated <> ''))
      ORDER BY EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attnum = ANY (i.indkey::int2[])
-                         AND a.attname = p.tenant_column), i.indisprimary DESC, i.indexrelid LIMIT 1;
+                         AND a.attname = own), i.indisprimary DESC, i.indexrelid LIMIT 1;
     SELECT v.name INTO changed
-      FROM tenancy_internal.proof_values(target, 1) v
+      FROM jsonb_to_recordset(stage -> 'columns') AS v(name text, number int2, is_routed boolean, is_given boolean)
      WHERE v.is_given AND has_column_privilege(role, target, v.number, 'UPDATE') AND has_column_privilege(role, target, v.number, 'SELECT')
-     ORDER BY v.name IS NOT DISTINCT FROM p.tenant_column, v.name = ANY (keyed), v.is_routed, v.number LIMIT 1;
+     ORDER BY v.name IS NOT DISTINCT FROM own, v.name = ANY (keyed), v.is_routed, v.number LIMIT 1;
     IF command = 'UPDATE' THEN
-        RETURN CASE probe WHEN 'move' THEN format('UPDATE %s SET %I = %s WHERE %s', t, p.tenant_column, y, aim)
-                          WHEN 'give' THEN format('UPDATE %s SET %I = NULL WHERE %s', t, p.tenant_column, aim)
+        RETURN CASE probe WHEN 'move' THEN format('UPDATE %s SET %I = %s WHERE %s', t, own, y, aim)
+                          WHEN 'give' THEN format('UPDATE %s SET %I = NULL WHERE %s', t, own, aim)
                           ELSE format('UPDATE %s SET %I = %2$I WHERE %s', t, changed, aim) END;
     END IF;
-    IF keyed IS NULL OR changed IS NULL OR probe = 'take' AND p.tenant_column::text = ANY (keyed) THEN
+    IF keyed IS NULL OR changed IS NULL OR probe = 'take' AND own = ANY (keyed) THEN
         RETURN NULL;
     END IF;
     SELECT given || jsonb_object_agg(n, stage #> ARRAY['own', 'row', n]) INTO given FROM unnest(keyed) n;
@@ -531,7 +534,8 @@ BEGIN
                                                    WHEN 'INSERT' THEN 'INSERT INTO %s DEFAULT VALUES'
                                                    WHEN 'UPDATE' THEN 'UPDATE %s SET %I = NULL WHERE false'
                                                    ELSE 'DELETE FROM %s WHERE false' END, target::regclass,
-                                    (SELECT v.name FROM tenancy_internal.proof_values(target, 1) v WHERE v.is_given LIMIT 1));
+                                    (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+                                        AND a.attgenerated = '' AND a.attidentity <> 'a' LIMIT 1));
                     b.probe := 'any';
                     b.wanted := 'no privilege';
                 ELSIF stage ? 'problem' THEN

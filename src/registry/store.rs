@@ -183,7 +183,7 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 9] = [
+const ADMIN_RIGHTS: [&str; 11] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
@@ -193,6 +193,8 @@ const ADMIN_RIGHTS: [&str; 9] = [
     "SELECT ON tenancy.audit_retention, tenancy.audit_maintenance, tenancy.audit_seals",
     "SELECT ON tenancy.jobs, tenancy.legal_holds, tenancy.purge_certificates",
     "SELECT ON tenancy.integrity_checks, tenancy.accepted_findings",
+    "SELECT ON tenancy.integrity_hints",
+    "SELECT, INSERT, DELETE ON tenancy.quarantined_rows", // those of tables whose owner he may act for (its policy)
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
