@@ -607,6 +607,9 @@ DECLARE
     left_over text;
     c tenancy_internal.purge_certificates;
     known bigint;
+    own record;
+    gone bigint;
+    own_tables jsonb := '[]';
 BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id;
     -- What was protected since is purged too; what is not is refused.
@@ -628,8 +631,18 @@ BEGIN
         RETURN false;
     END IF;
 
-    DELETE FROM tenancy_internal.once_keys WHERE tenant_id = owner.id;
-    GET DIAGNOSTICS more = ROW_COUNT;
+    -- What we keep ourselves of a tenant's rows.
+    more := 0;
+    FOR own IN SELECT * FROM (VALUES ('tenancy_internal.once_keys', 'tenant_id = $1'),
+                                     ('tenancy.quarantined_rows', 'tenant = ANY ($2)')) AS v(relation, condition) LOOP
+        EXECUTE format('DELETE FROM %s WHERE %s', own.relation, own.condition)
+          USING owner.id, ARRAY[owner.id::text, owner.number::text, owner.code];
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        IF gone > 0 THEN
+            own_tables := own_tables || jsonb_build_object('table', own.relation, 'how', 'deleted', 'rows', gone);
+            more := more + gone;
+        END IF;
+    END LOOP;
     IF u.include_audit THEN
         DELETE FROM tenancy_internal.audit_retention WHERE tenant_id = owner.id;
     END IF;
@@ -640,10 +653,7 @@ BEGIN
       INTO c.tables, c.rows
       FROM tenancy_internal.purge_parts q
      WHERE q.purge = u.id AND (q.rows > 0 OR q.how <> 'drop');
-    c.tables := COALESCE(c.tables, '[]');
-    IF more > 0 THEN
-        c.tables := c.tables || jsonb_build_object('table', 'tenancy_internal.once_keys', 'how', 'deleted', 'rows', more);
-    END IF;
+    c.tables := COALESCE(c.tables, '[]') || own_tables;
     SELECT max(o.number) INTO known FROM tenancy_internal.purge_certificates o WHERE o.tenant_id = owner.id;
     IF known IS NULL OR c.rows + more + u.audit_entries > 0
        OR EXISTS (SELECT FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.how = 'drop' AND q.is_done AND q.rows > 0) THEN

@@ -28,6 +28,11 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     assert!(place("logs_red", "drop") > 0 && place("old_notes", "delete in b") > 0);
     assert!(!plan.iter().any(|line| line.contains("countries") || line.contains("logs_red_1")), "{plan:?}");
 
+    world.dba.run(&format!(
+        "INSERT INTO tenancy.quarantined_rows (relation, table_name, constraint_name, tenant, row, reason)
+         SELECT 'items', 'items', 'c', t, '{{}}', '' FROM unnest('{{{},{},red,blue}}'::text[]) t",
+        world.red.id, world.red.number
+    ));
     let before = world.digest();
     steward.run("CALL tenancy.purge_tenant('red')");
     steward.run("CALL tenancy.purge_tenant('red', 'red', batch_size => 7, include_audit => true)");
@@ -47,12 +52,12 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     world.dba.sees(logged, &["270"]);
     world.dba.sees(
         "SELECT action, tenant_id, new_values ->> 'rows', new_values ->> 'certificate' FROM tenancy.audit_log ORDER BY id DESC LIMIT 1",
-        &[&format!("tenant_purged|NULL|{}|1", KINDS * N)],
+        &[&format!("tenant_purged|NULL|{}|1", KINDS * N + 3)],
     );
     // The certificate
     steward.sees(
         "SELECT number, tenant_code, rows, audit_entries, runs, started_by = session_user, is_intact, previous FROM tenancy.purge_certificates",
-        &[&format!("1|red|{}|NULL|1|t|t|NULL", KINDS * N)],
+        &[&format!("1|red|{}|NULL|1|t|t|NULL", KINDS * N + 3)],
     );
     steward.sees(
         "SELECT t ->> 'table', t ->> 'how', COALESCE(t ->> 'rows', t ->> 'estimated_rows')
@@ -71,6 +76,7 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
             "public.teams|deleted|50",
             "public.templates|deleted|50",
             "public.words|deleted|50",
+            "tenancy.quarantined_rows|deleted|3",
         ],
     );
     // Its keys are nobody's again, and it does not come back.
@@ -81,6 +87,7 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     steward.refused("55000", "SELECT tenancy.undelete_tenant('red')");
     steward.refused("42710", "SELECT tenancy.create_tenant('red')");
     steward.refused("42710", &format!("SELECT tenancy.create_tenant('rot', number => {})", world.red.number));
+    world.dba.sees("SELECT tenant FROM tenancy.quarantined_rows", &["blue"]);
     // Once more: nothing to do, and no second certificate. What was written behind its back goes with one.
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
     steward.sees("SELECT count(*) FROM tenancy.purge_certificates", &["1"]);
@@ -92,7 +99,7 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     assert_eq!(world.left(), 0);
     steward.sees(
         "SELECT number, rows, audit_entries, is_intact FROM tenancy.purge_certificates ORDER BY 1",
-        &[&format!("1|{}|NULL|t", KINDS * N), "2|2|200|t"],
+        &[&format!("1|{}|NULL|t", KINDS * N + 3), "2|2|200|t"],
     );
     world.dba.sees(logged, &["120"]);
     // A changed certificate is seen, and so is what follows a removed one.
