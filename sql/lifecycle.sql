@@ -178,7 +178,7 @@ DECLARE
     m record;
     plan json;
     estimate bigint;
-    members jsonb := '{}';
+    members jsonb[] := '{}';
 BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = tenant;
     FOR m IN
@@ -198,21 +198,22 @@ BEGIN
                            tenancy_internal.rows_of(m.oid, owner)) INTO plan;
             estimate := (plan -> 0 -> 'Plan' ->> 'Plan Rows')::numeric;
         END IF;
-        members := jsonb_set(members, ARRAY[m.root::oid::text], COALESCE(members -> m.root::oid::text, '[]') || jsonb_build_object(
-            'oid', m.oid::bigint, 'name', m.name, 'parent', m.parent, 'is_stored', m.relkind = 'r',
+        members := members || jsonb_build_object(
+            'root', m.root::oid::bigint, 'oid', m.oid::bigint, 'name', m.name, 'parent', m.parent, 'is_stored', m.relkind = 'r',
             'is_exclusive', tenancy_internal.is_tenants_partition(m.oid, owner), 'rows', estimate,
             'bytes', CASE WHEN m.relkind = 'r' AND m.reltuples > 0
-                          THEN round(m.size * LEAST(estimate / m.reltuples, 1))::bigint ELSE 0 END));
+                          THEN round(m.size * LEAST(estimate / m.reltuples, 1))::bigint ELSE 0 END);
     END LOOP;
     RETURN (
         SELECT COALESCE(jsonb_agg(jsonb_build_object(
-                   'oid', r.key::bigint, 'name', r.key::oid::regclass::text, 'members', r.value,
+                   'oid', r.root, 'name', r.root::oid::regclass::text, 'members', r.members,
                    'refers', (SELECT COALESCE(jsonb_agg(DISTINCT o.root::oid::bigint), '[]')
                                 FROM pg_constraint k
                                 JOIN tenancy_internal.protected_tables c ON c.relation = k.conrelid
                                 JOIN tenancy_internal.protected_tables o ON o.relation = k.confrelid
-                               WHERE k.contype = 'f' AND c.root = r.key::oid))), '[]')
-          FROM jsonb_each(members) AS r);
+                               WHERE k.contype = 'f' AND c.root = r.root::oid))), '[]')
+          FROM (SELECT (f.member ->> 'root')::bigint AS root, jsonb_agg(f.member ORDER BY f.place) AS members
+                  FROM unnest(members) WITH ORDINALITY AS f(member, place) GROUP BY 1) AS r);
 END $$;
 
 -- What stands in the way of a purge: rows that nobody says are the tenant's, rows of others that refer to the tenant's, and
