@@ -52,7 +52,6 @@ CREATE FUNCTION tenancy_internal.tally_rows(
     relations oid[], attributes smallint[], are_shared boolean[], ids uuid[], numbers bigint[], codes text[]
 ) RETURNS TABLE (relation oid, row_count bigint, is_clean boolean)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
-    #[expect(clippy::type_complexity, reason = "the columns of the answer")]
     fn tally_rows(
         relations: Option<Vec<Oid>>,
         attributes: Option<Vec<i16>>,

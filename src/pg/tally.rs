@@ -82,7 +82,7 @@ fn may_see_all(relation: pg_sys::Oid) -> bool {
     const RLS_ENABLED: i32 = 2;
     // SAFETY: syscache lookups for a relation that is locked.
     unsafe {
-        pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), pg_sys::ACL_SELECT.into()) == ACLCHECK_OK
+        pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode) == ACLCHECK_OK
             && pg_sys::check_enable_rls(relation, pg_sys::InvalidOid, true) != RLS_ENABLED
     }
 }

@@ -30,7 +30,8 @@ fn last_notice(dba: &Session) -> String {
     dba.notices().last().map(|notice| notice.message().to_owned()).unwrap_or_default()
 }
 
-const VERIFIED: &str = "SELECT total, valid, orphans, is_validated FROM tenancy.fk_verify() WHERE constraint_name = 'late'";
+const VERIFIED: &str =
+    "SELECT total, valid, orphans, is_validated FROM tenancy.fk_verify() WHERE constraint_name = 'late'";
 
 #[test]
 fn orphans_are_counted_shown_and_repaired() {
@@ -88,16 +89,24 @@ fn orphans_are_counted_shown_and_repaired() {
     let id = dba.value("SELECT id FROM tenancy.quarantined_rows WHERE row ->> 'customer' = '4712'");
     let restore = format!("SELECT tenancy.restore_quarantined({id})");
     dba.refused("23503", &restore);
-    dba.run("INSERT INTO shop.customers OVERRIDING SYSTEM VALUE VALUES (4712, tenancy.find_tenant('red'), 'Dan', NULL)");
+    dba.run(
+        "INSERT INTO shop.customers OVERRIDING SYSTEM VALUE VALUES (4712, tenancy.find_tenant('red'), 'Dan', NULL)",
+    );
     dba.run(&restore);
-    dba.sees("SELECT id = (SELECT max(id) - 3 FROM shop.orders), number FROM shop.orders WHERE customer = 4712", &["t|NULL"]);
+    dba.sees(
+        "SELECT id = (SELECT max(id) - 3 FROM shop.orders), number FROM shop.orders WHERE customer = 4712",
+        &["t|NULL"],
+    );
     dba.refused("42704", &restore);
 
     // The other actions, one batch a block; each call goes on where nothing is left of what was.
     break_again(dba);
     dba.run(r#"CALL tenancy.repair_orphans('shop.orders', 'late', 'null', dry_run => false, batch_size => 1)"#);
     assert_eq!(last_notice(dba), "late of shop.orders: 3 rows set to NULL");
-    dba.sees("SELECT count(*), count(*) FILTER (WHERE tenant_id IS NULL) FROM shop.orders WHERE customer IS NULL", &["5|0"]);
+    dba.sees(
+        "SELECT count(*), count(*) FILTER (WHERE tenant_id IS NULL) FROM shop.orders WHERE customer IS NULL",
+        &["5|0"],
+    );
     dba.run("DELETE FROM shop.orders WHERE customer IS NULL");
     break_again(dba);
     dba.refused(
@@ -198,7 +207,10 @@ fn batches_commit_one_by_one_and_partitions_full_matches_and_refusals() {
          COMMIT",
     );
     dba.sees("SELECT total, valid, orphans FROM tenancy.fk_verify() WHERE constraint_name = 'fully'", &["10|4|6"]);
-    dba.sees("SELECT constraint_name, parent, row_count FROM tenancy.fk_orphans('shop.trips')", &["fully|shop.places|6"]);
+    dba.sees(
+        "SELECT constraint_name, parent, row_count FROM tenancy.fk_orphans('shop.trips')",
+        &["fully|shop.places|6"],
+    );
     dba.sees("SELECT constraint_name, row_count FROM tenancy.fk_orphans('shop.trips_2')", &["fully|3"]);
     dba.sees(
         "SELECT object, row_count FROM tenancy.check_integrity('data', tables => '{shop.trips}', deep => true) ORDER BY 1",

@@ -131,6 +131,14 @@ const POLICIES: &[Case] = &[
     )
     .mended_by("DROP TABLE shop.manual"),
     Case::new(
+        "policy_by_hand",
+        "CREATE TABLE shop.brittle (customer_id int); ALTER TABLE shop.brittle ENABLE ROW LEVEL SECURITY;
+         CREATE POLICY by_customer ON shop.brittle AS RESTRICTIVE USING (customer_id = current_setting('my.customer')::int)",
+        "by_customer on shop.brittle",
+    )
+    .also(&["policy_raises_without_setting|by_customer on shop.brittle"])
+    .mended_by("DROP TABLE shop.brittle"),
+    Case::new(
         "policy_always_true",
         "CREATE POLICY everything ON shop.t19 FOR SELECT TO APP USING (1 = 1); SELECT tenancy.protect_table('shop.t19')",
         "everything on shop.t19",

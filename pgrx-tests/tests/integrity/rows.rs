@@ -20,13 +20,12 @@ const CASES: &[Case] = &[
     .mended_by("SELECT tenancy.create_tenant('late', id => '00000000-0000-0000-0000-000000000001')"),
     Case::new(
         "deleted_tenant_rows",
-        "DELETE FROM shop.orders USING tenancy.tenants t WHERE t.id = tenant_id AND t.code = 'blue';
-         DELETE FROM shop.events USING tenancy.tenants t WHERE t.id = tenant_id AND t.code = 'blue';
-         SELECT tenancy.delete_tenant('blue');
+        "SELECT tenancy.delete_tenant('blue');
          UPDATE tenancy.tenants SET deleted_at = now() - interval '31 days' WHERE code = 'blue'",
         "shop.customers",
     )
-    .mended_by("DELETE FROM shop.customers USING tenancy.tenants t WHERE t.id = tenant_id AND t.code = 'blue'"),
+    .also(&["deleted_tenant_rows|shop.orders", "deleted_tenant_rows|shop.events_2026"])
+    .mended_by("UPDATE tenancy.tenants SET deleted_at = now() - interval '29 days' WHERE code = 'blue'"),
     // A foreign key that does not hold the tenant
     Case::new(
         "foreign_parent",
