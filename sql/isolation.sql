@@ -312,7 +312,7 @@ WITH known(name) AS (
     SELECT c.oid
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
-       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'tenancy', 'tenancy_internal')
        AND NOT EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = c.oid)
        AND NOT EXISTS (SELECT FROM pg_depend d
                         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')

@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod jobs;
 
 pub use audit::AuditError;
+pub use jobs::JobError;
 
 use crate::model::fence::{Gap, Statement};
 use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
@@ -85,6 +87,7 @@ pub enum TenancyError {
     UnknownPlan { plan: String },
     IllegalStatusMove { tenant: String, from: Status, to: Status, hint: &'static str },
     NotDeleted { tenant: String, status: Status },
+    Purged { tenant: String },
     ImmutableKeys { tenant: String },
     TenantRowKept { tenant: String },
     RegistryTruncated,
@@ -188,8 +191,16 @@ pub enum TenancyError {
     KeyNotScoped { key: Ident, table: QualifiedName },
     // audit
     Audit(AuditError),
+    // jobs
+    Job(JobError),
     // the seam
     Internal { what: String },
+}
+
+impl From<JobError> for TenancyError {
+    fn from(refusal: JobError) -> Self {
+        Self::Job(refusal)
+    }
 }
 
 impl From<AuditError> for TenancyError {
@@ -248,6 +259,8 @@ impl TenancyError {
                 format!("tenant \"{tenant}\" is {} and cannot become {}", from.as_str(), to.as_str()),
             )
             .hint(*hint),
+            E::Purged { tenant } => Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" was purged"))
+                .hint("Its rows are gone, or going; create a tenant with another code."),
             E::NotDeleted { tenant, status } => {
                 Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}, not deleted", status.as_str()))
                     .hint("Call tenancy.resume_tenant(...) to make it active.")
@@ -741,6 +754,7 @@ impl TenancyError {
             }
 
             E::Audit(refusal) => refusal.face(),
+            E::Job(refusal) => refusal.face(),
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
         }

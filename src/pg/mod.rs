@@ -13,6 +13,7 @@ pub mod hooks;
 pub mod hush;
 pub mod json;
 pub mod locked_down;
+pub mod mute;
 pub mod planner;
 pub mod protected;
 pub mod rehearsal;
@@ -28,6 +29,7 @@ pub mod tally;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
 pub mod trigger;
+pub mod turn;
 pub mod violations;
 pub mod watched;
 

@@ -1,0 +1,10 @@
+//! A tenant's life and end as programs meet it.
+
+#[path = "lifecycle/begin.rs"]
+mod begin;
+#[path = "lifecycle/crash.rs"]
+mod crash;
+#[path = "lifecycle/purge.rs"]
+mod purge;
+#[path = "lifecycle/world.rs"]
+mod world;
