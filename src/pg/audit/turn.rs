@@ -2,6 +2,7 @@
 
 use crate::error::{AuditError, TenancyError};
 use crate::pg::turn;
+use pgrx::pg_sys;
 
 /// Refuses a call of a procedure that commits where it could not.
 pub fn refuse_in_transaction(call: &str) -> Result<(), TenancyError> {
