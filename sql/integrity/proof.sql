@@ -76,6 +76,7 @@ SELECT CASE WHEN got LIKE 'error%' THEN NULL
             WHEN got = 'refused (55000)' AND expected = got THEN true    -- said of the context, before any row was looked at
             WHEN got = expected OR got LIKE 'refused%' AND expected IN ('no rows', 'refused (42501)', 'refused (55000)')
             THEN CASE WHEN control_works THEN true END
+            WHEN got = 'no rows' AND control_works IS NOT TRUE THEN NULL    -- it sees nothing at all, whatever the context
             ELSE false END
 $$;
 
