@@ -4,8 +4,10 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod rows;
 
 pub use audit::AuditError;
+pub use rows::RowsError;
 
 use crate::model::fence::{Gap, Statement};
 use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
@@ -185,6 +187,8 @@ pub enum TenancyError {
     KeyNotScoped { key: Ident, table: QualifiedName },
     // audit
     Audit(AuditError),
+    // lifecycle: stamps, deleted rows, retention
+    Rows(RowsError),
     // the seam
     Internal { what: String },
 }
@@ -192,6 +196,12 @@ pub enum TenancyError {
 impl From<AuditError> for TenancyError {
     fn from(refusal: AuditError) -> Self {
         Self::Audit(refusal)
+    }
+}
+
+impl From<RowsError> for TenancyError {
+    fn from(refusal: RowsError) -> Self {
+        Self::Rows(refusal)
     }
 }
 
@@ -734,6 +744,7 @@ impl TenancyError {
             }
 
             E::Audit(refusal) => refusal.face(),
+            E::Rows(refusal) => refusal.face(),
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
         }

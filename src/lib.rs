@@ -16,6 +16,7 @@ mod isolation;
 mod audit;
 // F5: what looks at all of it
 mod integrity;
+mod lifecycle;
 
 pgrx::pg_module_magic!();
 pgrx::extension_sql_file!("../sql/bootstrap.sql", bootstrap);

@@ -18,6 +18,7 @@ pub mod protected;
 pub mod rehearsal;
 mod report;
 pub mod role;
+pub mod rows;
 pub mod session;
 pub mod settings;
 pub mod signing;

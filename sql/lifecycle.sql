@@ -1,0 +1,2 @@
+-- room lifecycle · Rust src/lifecycle · tests pgrx-tests/{tests,regress}
+-- What it does is in sql/lifecycle/*.sql, a part each.
