@@ -16,6 +16,12 @@ pub enum RowsError {
     ReservedTrigger { table: QualifiedName, trigger: Ident },
     ReservedPolicy { table: QualifiedName, policy: Ident },
     NotStamped { table: QualifiedName },
+    NotSoftDeleted { table: QualifiedName },
+    DeletedRows { table: QualifiedName },
+    DeletedRowsHidden { role: String },
+    NoDeletedRow { table: QualifiedName },
+    NoKey { table: QualifiedName },
+    NotAKey { table: QualifiedName, columns: Vec<String> },
     ColumnGone { table: String, column: String, repair: &'static str },
 }
 
@@ -61,6 +67,24 @@ impl RowsError {
             }
             E::NotStamped { table } => face(UndefinedObject, format!("rows of table {table} are not stamped"))
                 .hint("tenancy.stamped_tables lists the tables whose rows are."),
+            E::NotSoftDeleted { table } => face(UndefinedObject, format!("deleted rows of table {table} are not kept"))
+                .hint("tenancy.soft_deleted_tables lists the tables whose deleted rows are; for a partition or child call with its parent."),
+            E::DeletedRows { table } => face(NotInPrerequisiteState, format!("table {table} has deleted rows"))
+                .detail("Everybody would see them again.")
+                .hint("Say deleted_rows => 'purge' to remove them for good, or 'restore' to have them again."),
+            E::DeletedRowsHidden { role } => {
+                face(InsufficientPrivilege, format!("role \"{role}\" may not see deleted rows"))
+                    .hint("RESET tenancy.with_deleted; it is for administrators.")
+            }
+            E::NoDeletedRow { table } => face(UndefinedObject, format!("table {table} has no deleted row with this key"))
+                .hint("Look for it with tenancy.with_deleted = on; what is past its grace may be purged."),
+            E::NoKey { table } => face(NotInPrerequisiteState, format!("table {table} has no primary key"))
+                .hint("Give it one, or UPDATE the row with tenancy.with_deleted = on."),
+            E::NotAKey { table, columns } => {
+                face(InvalidParameterValue, format!("the key does not name a row of {table}"))
+                    .detail(format!("A key of it has the fields {}.", columns.join(", ")))
+                    .hint("Give a JSON object, such as '{\"id\": 1}'.")
+            }
             E::ColumnGone { table, column, repair } => {
                 face(NotInPrerequisiteState, format!("table \"{table}\" has no column \"{column}\" any more"))
                     .detail("The trigger that fills it is still there.")

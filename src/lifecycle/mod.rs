@@ -2,6 +2,7 @@
 //! SQL: sql/lifecycle.sql, sql/lifecycle/*.sql.
 
 mod rows;
+mod soft_delete;
 mod stamps;
 
 pgrx::extension_sql_file!("../../sql/lifecycle.sql", requires = ["isolation", "audit"]);
@@ -15,5 +16,17 @@ pgrx::extension_sql_file!(
         stamps::tenancy::disable_stamps,
         stamps::tenancy::plan_stamps,
         stamps::tenancy_internal::is_stamped
+    ]
+);
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/soft_delete.sql",
+    name = "lifecycle_soft_delete",
+    requires = [
+        "lifecycle_rows",
+        soft_delete::tenancy::enable_soft_delete,
+        soft_delete::tenancy::disable_soft_delete,
+        soft_delete::tenancy::plan_soft_delete,
+        soft_delete::tenancy::restore_row,
+        soft_delete::tenancy_internal::is_soft_deleted
     ]
 );

@@ -70,6 +70,11 @@ impl Step {
     pub fn alone(action: &'static str, statement: Sql, reason: impl Into<String>) -> Self {
         Self { action, statement: Some(statement), lock: ALONE, reason: reason.into(), is_ours: false }
     }
+
+    /// Something to know.
+    pub fn note(reason: String) -> Self {
+        Self { action: "note", statement: None, lock: None, reason, is_ours: false }
+    }
 }
 
 /// A column that is needed.

@@ -6,6 +6,7 @@ pub mod cache;
 mod compat;
 pub mod concern;
 pub mod context;
+pub mod deleted;
 pub mod event;
 pub mod exempt;
 pub mod guc;

@@ -1,19 +1,22 @@
-//! Triggers for each row, which write what the application must not: who made a row and when.
+//! Triggers for each row, which write what the application must not: who made a row and when, who deleted it and when.
 //!
 //! They are raw functions, for a BEFORE trigger gives the row back.
 
-use super::{compat, report, settings, trigger};
+use super::{compat, report, role, settings, spi, trigger};
 use crate::error::{RowsError, TenancyError};
 use crate::model::context::Stamp;
+use crate::model::{Ident, QualifiedName, Sql};
 use crate::pg::guc::Backend;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::{CStr, c_int};
 
-pub const CREATED_AT: &CStr = c"created_at";
-pub const UPDATED_AT: &CStr = c"updated_at";
-pub const CREATED_BY: &CStr = c"created_by";
-pub const UPDATED_BY: &CStr = c"updated_by";
+const CREATED_AT: &CStr = c"created_at";
+const UPDATED_AT: &CStr = c"updated_at";
+const CREATED_BY: &CStr = c"created_by";
+const UPDATED_BY: &CStr = c"updated_by";
+const DELETED_AT: &CStr = c"deleted_at";
+const DELETED_BY: &CStr = c"deleted_by";
 
 /// A row that goes from one partition to another passes the triggers of an UPDATE, of a DELETE and of an INSERT. The last
 /// two must not take it for deleted and made.
@@ -125,6 +128,26 @@ impl Fired {
         is_arriving
     }
 
+    /// Marks the row as deleted, with the rights of the table's owner: the role at work need not have UPDATE.
+    fn hide(&self) -> Result<(), TenancyError> {
+        // SAFETY: the relation is open, its names are C strings; the executor has fetched the row.
+        let (relation, schema, name, place) = unsafe {
+            let class = (*self.relation).rd_rel;
+            let schema = pg_sys::get_namespace_name((*class).relnamespace);
+            (
+                (*self.relation).rd_id,
+                CStr::from_ptr(schema),
+                CStr::from_ptr((*class).relname.data.as_ptr()),
+                (*self.old).t_self,
+            )
+        };
+        let ident = |name: &CStr| Ident::new(&name.to_string_lossy());
+        let sql = Sql::text("UPDATE ONLY ")
+            .name(&QualifiedName { schema: ident(schema)?, name: ident(name)? })
+            .then(" SET deleted_at = pg_catalog.now() WHERE ctid OPERATOR(pg_catalog.=) $1");
+        spi::as_owner_of_rows(relation, || spi::run(&sql, &[place.into()]))
+    }
+
     fn column(&self, name: &CStr, repair: &'static str) -> Result<c_int, TenancyError> {
         // SAFETY: looks through the names of an open relation.
         let number = unsafe { pg_sys::SPI_fnumber(self.descriptor(), name.as_ptr()) };
@@ -218,6 +241,31 @@ fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
     }
 }
 
+/// Keeps a row that an application deletes, and writes who deleted it and when.
+fn keep(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
+    let fired = Fired::by(call)?;
+    // SAFETY: the trigger's relation is open.
+    let relation = unsafe { (*fired.relation).rd_id };
+    if fired.event == pg_sys::TRIGGER_EVENT_DELETE {
+        if fired.is_leaving() || !role::is_bound(relation) {
+            return Ok(fired.old);
+        }
+        fired.hide()?;
+        return Ok(std::ptr::null_mut());
+    }
+    fired.note_update();
+    let column = |name| fired.column(name, "tenancy.enable_soft_delete");
+    let (deleted_at, deleted_by) = (column(DELETED_AT)?, column(DELETED_BY)?);
+    let before = fired.value(fired.old, deleted_at);
+    let values = match (before, fired.value(fired.new, deleted_at)) {
+        (None, Some(_)) => [(deleted_at, now()), (deleted_by, actor())],
+        (Some(_), Some(_)) => [(deleted_at, before), (deleted_by, fired.value(fired.old, deleted_by))],
+        (_, None) if fired.value(fired.new, deleted_by).is_some() => [(deleted_at, None), (deleted_by, None)],
+        (_, None) => return Ok(fired.new),
+    };
+    Ok(fired.with(fired.new, &values))
+}
+
 /// A trigger function, with the record fmgr looks for.
 macro_rules! row_trigger {
     ($name:ident, $info:ident, $work:ident) => {
@@ -241,3 +289,4 @@ macro_rules! row_trigger {
 }
 
 row_trigger!(tenancy_stamp_row, pg_finfo_tenancy_stamp_row, stamp);
+row_trigger!(tenancy_keep_row, pg_finfo_tenancy_keep_row, keep);
