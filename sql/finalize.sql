@@ -24,3 +24,6 @@ BEGIN
         RAISE WARNING '%', note;
     END IF;
 END $$;
+
+-- What is installed now: tenancy.check_integrity tells from it what was altered since. An upgrade script ends with it, too.
+SELECT tenancy_internal.note_installed_parts();

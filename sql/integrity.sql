@@ -67,6 +67,73 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
      GROUP BY i.source, i.scope ORDER BY i.scope, i.source
 $$;
 
+-- The roles that run an application: tenancy.grant_usage was given to them, and they administer nothing.
+CREATE FUNCTION tenancy_internal.application_roles() RETURNS SETOF oid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT DISTINCT a.grantee
+      FROM pg_class c, aclexplode(c.relacl) a JOIN pg_authid r ON r.oid = a.grantee
+     WHERE c.oid = 'tenancy.tenants'::regclass AND a.privilege_type = 'SELECT' AND r.oid <> c.relowner
+       AND NOT CASE WHEN r.rolsuper    -- holds every privilege, hence ask for the grant
+                    THEN EXISTS (SELECT FROM pg_proc f, aclexplode(f.proacl) g
+                                  WHERE f.oid = 'tenancy.switch_tenant(text)'::regprocedure AND g.grantee = r.oid)
+                    ELSE has_function_privilege(r.oid, 'tenancy.switch_tenant(text)', 'EXECUTE') END
+$$;
+
+-- Who a privilege must be given to for an application role to hold it: these, what they are members of, and 0 for PUBLIC.
+CREATE FUNCTION tenancy_internal.application_grantees() RETURNS SETOF oid
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+WITH RECURSIVE reach(role) AS (
+    SELECT r FROM tenancy_internal.application_roles() r
+     UNION
+    SELECT m.roleid FROM reach JOIN pg_auth_members m ON m.member = reach.role
+)
+SELECT 0::oid UNION ALL SELECT role FROM reach
+$$;
+
+-- The protected tables, partitions and children, each with the number of its tenant column by its present name; all in one
+-- pass, for checks that look at a thousand of them.
+CREATE FUNCTION tenancy_internal.guarded_tables(tables oid[]) RETURNS TABLE (
+    relation oid, root oid, schema name, name name, identity text, access text, tenant_key text, tenant_column name,
+    tenant_number int2, foreign_keys text, owner oid, owner_name name, owner_danger text
+)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+WITH by_policy AS (
+    SELECT y.polrelid, min(d.refobjsubid)::int2 AS attnum
+      FROM pg_policy y
+      JOIN pg_depend d ON d.classid = 'pg_policy'::regclass AND d.objid = y.oid
+                      AND d.refclassid = 'pg_class'::regclass AND d.refobjid = y.polrelid AND d.refobjsubid > 0
+     WHERE y.polname = 'tenancy_isolation'
+     GROUP BY y.polrelid
+)
+SELECT c.oid, p.root, n.nspname, c.relname, format('%I.%I', n.nspname, c.relname), p.access, p.tenant_key, a.attname, a.attnum,
+       p.foreign_keys, r.oid, r.rolname,
+       CASE WHEN r.rolsuper THEN 'is a superuser' WHEN r.rolbypassrls THEN 'has BYPASSRLS' END
+  FROM tenancy_internal.protected_tables p
+  JOIN pg_class c ON c.oid = p.relation
+  JOIN pg_namespace n ON n.oid = c.relnamespace
+  JOIN pg_authid r ON r.oid = c.relowner
+  LEFT JOIN by_policy y ON y.polrelid = c.oid
+  LEFT JOIN pg_attribute a    -- by number, for the index
+    ON a.attrelid = c.oid AND NOT a.attisdropped AND p.access <> 'reference'
+   AND a.attnum = COALESCE(y.attnum, (SELECT b.attnum FROM pg_attribute b
+                                       WHERE b.attrelid = c.oid AND b.attname = p.tenant_column))
+ WHERE tables IS NULL OR c.oid = ANY (tables)
+$$;
+
+-- The text of a function without its comments, which might name anything. One call for each kind: of two alternatives PostgreSQL
+-- takes the longest match, up to the last comment's end.
+CREATE FUNCTION tenancy_internal.without_comments(source text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT regexp_replace(regexp_replace(source, '/\*.*?\*/', ' ', 'g'), '--[^\n]*', ' ', 'g')
+$$;
+
+-- A finding that is about an object as a whole.
+CREATE FUNCTION tenancy_internal.defect(check_id text, classid oid, objid oid, detail text, remedy text)
+RETURNS tenancy_internal.finding
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT (check_id, classid, objid, 0, NULL, NULL, NULL, detail, remedy)::tenancy_internal.finding
+$$;
+
 -- What an exception is bound to: the object as it is, and what was found of it. Names, never oids: it outlives a dump.
 CREATE FUNCTION tenancy_internal.finding_digest(found tenancy_internal.finding) RETURNS text
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -112,10 +179,11 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 $$;
 
 -- All that the sources of a scope say, also that they examined something. A source that fails is reported and does not
--- keep the others from their work. The caller's rights: rows are read, and who may not read them is told so.
+-- keep the others from their work. The caller's rights: rows are read, and who may not read them is told so. Without JIT,
+-- which compiles for seconds what is done in milliseconds.
 CREATE FUNCTION tenancy_internal.examine(scope text, wanted_check text, tables regclass[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     s record;
     family oid[];
@@ -202,6 +270,11 @@ COMMENT ON TABLE tenancy_internal.accepted_findings IS 'findings that somebody a
 COMMENT ON VIEW tenancy.integrity_checks IS 'the checks of tenancy.check_integrity; tenancy.set_check changes them';
 COMMENT ON VIEW tenancy.accepted_findings IS 'findings that are not shown, with who accepted them and why (tenancy.accept_finding)';
 COMMENT ON FUNCTION tenancy_internal.integrity_sources(text, text) IS 'the functions that find what the checks of a scope are about';
+COMMENT ON FUNCTION tenancy_internal.application_roles() IS 'the roles that tenancy.grant_usage was given to, without those that administer';
+COMMENT ON FUNCTION tenancy_internal.application_grantees() IS 'whose privileges an application role has: its own, its groups'', those of PUBLIC (0)';
+COMMENT ON FUNCTION tenancy_internal.guarded_tables(oid[]) IS 'the protected tables with their tenant columns, for checks of many';
+COMMENT ON FUNCTION tenancy_internal.without_comments(text) IS 'the text of a function without its comments';
+COMMENT ON FUNCTION tenancy_internal.defect(text, oid, oid, text, text) IS 'a finding about an object as a whole';
 COMMENT ON FUNCTION tenancy_internal.finding_digest(tenancy_internal.finding) IS 'what an exception for a finding is bound to';
 COMMENT ON FUNCTION tenancy_internal.finding_object(tenancy_internal.finding) IS 'the identity of what a finding is about';
 COMMENT ON FUNCTION tenancy_internal.acceptances() IS 'the findings that were accepted';

@@ -106,6 +106,7 @@ SELECT jsonb_build_object(
         SELECT jsonb_agg(jsonb_build_object(
                    'name', g.tgname,
                    'is_guard', g.tgenabled IN ('A', 'O') AND g.tgfoid = 'tenancy_internal.refuse_truncate()'::regprocedure
+                               AND g.tgtype & 35 = 34 AND g.tgqual IS NULL    -- BEFORE TRUNCATE, by statement, always
                ) ORDER BY g.tgname)
           FROM pg_trigger g WHERE g.tgrelid = c.oid AND NOT g.tgisinternal), '[]'),
     'indexes', COALESCE((
@@ -311,7 +312,7 @@ WITH known(name) AS (
     SELECT c.oid
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
      WHERE c.relkind IN ('r', 'p', 'f') AND c.relpersistence <> 't'
-       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast')
+       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'pg_toast', 'tenancy', 'tenancy_internal')
        AND NOT EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = c.oid)
        AND NOT EXISTS (SELECT FROM pg_depend d
                         WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
@@ -613,6 +614,7 @@ COMMENT ON FUNCTION tenancy_internal.compared_type(oid) IS 'the type by which a 
 COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names for attribute numbers';
 COMMENT ON FUNCTION tenancy_internal.tenant_column(oid, name) IS 'the tenant column of a protected table by its present name';
 COMMENT ON FUNCTION tenancy_internal.is_enforced(oid, name, text) IS 'whether all that protects a relation is in place, unaltered';
+COMMENT ON FUNCTION tenancy_internal.wanted_policies(text, name, name, boolean) IS 'the policies that a protected table needs';
 COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its partitions and its inheritance children';
 COMMENT ON FUNCTION tenancy_internal.unclassified_tables() IS 'tables with a tenant''s rows that are not protected, as far as the catalog tells';
 COMMENT ON DOMAIN tenancy_internal.open_rows IS 'boolean; a policy that uses it goes with the extension';

@@ -50,10 +50,12 @@ CREATE TABLE tenancy.tenants (
     created_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
     updated_at    timestamptz NOT NULL DEFAULT pg_catalog.now(),
     deleted_at    timestamptz,
+    purged_at     timestamptz,
     CONSTRAINT tenants_pkey PRIMARY KEY (id),            -- pg::cache reads through these three indexes by name
     CONSTRAINT tenants_number_key UNIQUE (number),
     CONSTRAINT tenants_code_key UNIQUE (code),
-    CHECK ((status = 'deleted') = (deleted_at IS NOT NULL))
+    CHECK ((status = 'deleted') = (deleted_at IS NOT NULL)),
+    CHECK (status = 'deleted' OR purged_at IS NULL)
 );
 SELECT pg_catalog.pg_extension_config_dump('tenancy.tenants', '');
 SELECT pg_catalog.pg_extension_config_dump('tenancy.tenants_number_seq', '');
@@ -89,6 +91,7 @@ COMMENT ON COLUMN tenancy.tenants.id IS 'key for uuid tenant columns; never chan
 COMMENT ON COLUMN tenancy.tenants.number IS 'key for integer and bigint tenant columns; never changes';
 COMMENT ON COLUMN tenancy.tenants.code IS 'key for text tenant columns; never changes';
 COMMENT ON COLUMN tenancy.tenants.status IS 'active, read_only, suspended or deleted';
+COMMENT ON COLUMN tenancy.tenants.purged_at IS 'since when its rows are gone, or going; it cannot be undeleted';
 COMMENT ON FUNCTION tenancy_internal.keep_plans() IS 'keeps an edited built-in plan across dump and restore, and a plan that has tenants';
 COMMENT ON FUNCTION tenancy.is_admin() IS 'whether the current role administers tenants (see tenancy.grant_admin)';
 COMMENT ON FUNCTION tenancy.create_tenant(text, text, text, jsonb, jsonb, uuid, bigint, boolean) IS

@@ -4,9 +4,11 @@
 #![forbid(unsafe_code)]
 
 mod audit;
+mod jobs;
 mod rows;
 
 pub use audit::AuditError;
+pub use jobs::JobError;
 pub use rows::RowsError;
 
 use crate::model::fence::{Gap, Statement};
@@ -85,6 +87,7 @@ pub enum TenancyError {
     UnknownPlan { plan: String },
     IllegalStatusMove { tenant: String, from: Status, to: Status, hint: &'static str },
     NotDeleted { tenant: String, status: Status },
+    Purged { tenant: String },
     ImmutableKeys { tenant: String },
     TenantRowKept { tenant: String },
     RegistryTruncated,
@@ -189,8 +192,16 @@ pub enum TenancyError {
     Audit(AuditError),
     // lifecycle: stamps, deleted rows, retention
     Rows(RowsError),
+    // jobs
+    Job(JobError),
     // the seam
     Internal { what: String },
+}
+
+impl From<JobError> for TenancyError {
+    fn from(refusal: JobError) -> Self {
+        Self::Job(refusal)
+    }
 }
 
 impl From<AuditError> for TenancyError {
@@ -255,6 +266,8 @@ impl TenancyError {
                 format!("tenant \"{tenant}\" is {} and cannot become {}", from.as_str(), to.as_str()),
             )
             .hint(*hint),
+            E::Purged { tenant } => Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" was purged"))
+                .hint("Its rows are gone, or going; create a tenant with another code."),
             E::NotDeleted { tenant, status } => {
                 Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}, not deleted", status.as_str()))
                     .hint("Call tenancy.resume_tenant(...) to make it active.")
@@ -745,6 +758,7 @@ impl TenancyError {
 
             E::Audit(refusal) => refusal.face(),
             E::Rows(refusal) => refusal.face(),
+            E::Job(refusal) => refusal.face(),
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
         }

@@ -6,15 +6,16 @@ mod model;
 // F1: the seam to PostgreSQL
 #[allow(unsafe_code)]
 mod pg;
-// F2: who the tenants are; who the tenant of this transaction is
+// F2: who the tenants are; who the tenant of this transaction is; who is at long work
 mod context;
+mod jobs;
 mod registry;
 // F3: a tenant's own rows only, also past row security
 mod fence;
 mod isolation;
 // F4: what hangs on protected tables
 mod audit;
-// F5: what looks at all of it
+// F5: long work on one tenant; what looks at all of it
 mod integrity;
 mod lifecycle;
 
@@ -37,6 +38,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::protected::watch();
     pg::locked_down::watch();
     pg::audit::watch();
+    pg::turn::watch();
     pg::planner::install();
     if pg::session::is_shared_preload() {
         pg::violations::share();

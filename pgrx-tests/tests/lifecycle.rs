@@ -1,6 +1,14 @@
-//! What becomes of a tenant's rows in time, as programs meet it.
+//! A tenant's life and end as programs meet it.
 
+#[path = "lifecycle/begin.rs"]
+mod begin;
+#[path = "lifecycle/crash.rs"]
+mod crash;
+#[path = "lifecycle/purge.rs"]
+mod purge;
 #[path = "lifecycle/soft_delete.rs"]
 mod soft_delete;
 #[path = "lifecycle/stamps.rs"]
 mod stamps;
+#[path = "lifecycle/world.rs"]
+mod world;

@@ -16,6 +16,7 @@ const FLOORS: &[(&str, u8)] = &[
     ("pg", 1),
     ("registry", 2),
     ("context", 2),
+    ("jobs", 2),
     ("isolation", 3),
     ("fence", 3),
     ("audit", 4),

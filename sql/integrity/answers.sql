@@ -85,8 +85,8 @@ BEGIN
     ELSIF scope IN ('all', 'data') AND (coverage -> 'tables_read')::bigint = 0 THEN
         RAISE EXCEPTION 'no row was examined'
             USING ERRCODE = 'check_violation',
-                  DETAIL = (SELECT string_agg(concat_ws(': ', s ->> 'object', s ->> 'reason'), E'\n')
-                              FROM jsonb_array_elements(coverage -> 'skipped') AS s),
+                  DETAIL = COALESCE((SELECT string_agg(concat_ws(': ', s ->> 'object', s ->> 'reason'), E'\n')
+                                       FROM jsonb_array_elements(coverage -> 'skipped') AS s), 'No check of rows is on.'),
                   HINT = 'Call it as a role that reads all rows of the protected tables, or with scope => ''catalog''.';
     END IF;
     RETURN format('%s checks, %s protected tables, %s rows read: no defect', sources, coverage ->> 'protected_tables',

@@ -74,7 +74,7 @@ pub(super) mod tenancy_internal {
 
     /// Gives the turn back.
     #[pg_extern]
-    fn give_audit_turn() {
-        turn::give();
+    fn give_audit_turn() -> Result<(), ErrorReport> {
+        Ok(turn::give()?)
     }
 }

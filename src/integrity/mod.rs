@@ -12,5 +12,27 @@ pgrx::extension_sql_file!("../../sql/integrity/keys.sql", name = "integrity_keys
 pgrx::extension_sql_file!("../../sql/integrity/roles.sql", name = "integrity_roles", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/rows.sql", name = "integrity_rows", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/orphans.sql", name = "integrity_orphans", requires = ["integrity_rows"]);
-pgrx::extension_sql_file!("../../sql/integrity/proof.sql", name = "integrity_proof", requires = ["integrity"]);
+pgrx::extension_sql_file!(
+    "../../sql/integrity/proof.sql",
+    name = "integrity_proof",
+    requires = ["integrity", tenancy_internal::stale_tenant_step, tenancy_internal::leave_tenant_step]
+);
 pgrx::extension_sql_file!("../../sql/integrity/answers.sql", name = "integrity_answers", requires = ["integrity"]);
+
+#[pgrx::pg_schema]
+mod tenancy_internal {
+    use crate::pg::{given, guc, session};
+    use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
+
+    /// Sets the tenant as if an earlier transaction had done it.
+    #[pg_extern]
+    fn stale_tenant_step(tenant: Option<&str>) -> Result<(), ErrorReport> {
+        Ok(session::set_stale_tenant(given("tenant", tenant)?)?)
+    }
+
+    /// Leaves the transaction as one that never had a tenant.
+    #[pg_extern]
+    fn leave_tenant_step() {
+        guc::leave();
+    }
+}

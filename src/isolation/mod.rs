@@ -33,6 +33,7 @@ pgrx::extension_sql_file!(
         tenancy::revoke_usage,
         tenancy_internal::refuse_truncate,
         tenancy_internal::is_enforced,
+        tenancy_internal::wanted_policies,
         tenancy_internal::close_before_drop,
         tenancy_internal::note_drops,
         tenancy_internal::guard_ddl
@@ -233,6 +234,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 #[pgrx::pg_schema]
 mod tenancy_internal {
     use super::{guard, store};
+    use crate::model::Sql;
     use crate::pg::{Oid, event, given, qualified_name, trigger};
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::prelude::*;
@@ -256,6 +258,38 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         access: Option<&str>,
     ) -> Result<bool, ErrorReport> {
         Ok(store::is_enforced(given("relation", relation)?, tenant_column, given("access", access)?)?)
+    }
+
+    /// The policies of a table with this access and a tenant column of this type, written as `pg_get_expr` shows them.
+    /// No rows where the type holds no tenant key. Integrity compares thousands of policies with them at once.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.wanted_policies(access text, tenant_column name, base_type name, is_domain boolean)
+RETURNS TABLE (policy text, is_permissive boolean, command text, using_text text, check_text text)
+LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    #[expect(clippy::type_complexity, reason = "the columns of the answer")]
+    fn wanted_policies(
+        access: Option<&str>,
+        tenant_column: Option<&std::ffi::CStr>,
+        base_type: Option<&std::ffi::CStr>,
+        is_domain: Option<bool>,
+    ) -> Result<
+        TableIterator<
+            'static,
+            (
+                name!(policy, &'static str),
+                name!(is_permissive, bool),
+                name!(command, String),
+                name!(using_text, Option<String>),
+                name!(check_text, Option<String>),
+            ),
+        >,
+        ErrorReport,
+    > {
+        let wanted = store::wanted_policies(given("access", access)?, tenant_column, base_type, is_domain)?;
+        let text = |sql: Option<&Sql>| sql.map(Sql::to_string);
+        Ok(TableIterator::new(wanted.into_iter().map(move |spec| {
+            (spec.name(), spec.is_permissive(), spec.command().to_string(), text(spec.using()), text(spec.check()))
+        })))
     }
 
     /// Takes dropped tables off the record, and notes which protected ones lost a part.

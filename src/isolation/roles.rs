@@ -29,10 +29,11 @@ pub fn revoke_usage(grantee: Oid) -> Result<(), TenancyError> {
 }
 
 /// What an application role needs.
-const USAGE_RIGHTS: [&str; 3] = [
+const USAGE_RIGHTS: [&str; 4] = [
     "USAGE ON SCHEMA tenancy",
     "SELECT ON tenancy.tenants, tenancy.plans",
     // They show a tenant its own entries, of tables that the role may read; the whole log is the DBA's to grant.
     "EXECUTE ON FUNCTION tenancy.log_event, tenancy.row_history, tenancy.row_as_of, tenancy.tenant_activity,
          tenancy.revert_transaction",
+    "EXECUTE ON FUNCTION tenancy.once",
 ];

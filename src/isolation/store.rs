@@ -342,6 +342,19 @@ pub fn is_enforced(relation: Oid, column: Option<&CStr>, access: &str) -> Result
     Ok(table.is_some_and(|table| plan::is_enforced(&table, column.as_ref(), access)))
 }
 
+/// The policies of a table with this access, whose tenant column is of this type; none where that holds no tenant key.
+pub fn wanted_policies(
+    access: &str,
+    column: Option<&CStr>,
+    base_type: Option<&CStr>,
+    is_domain: Option<bool>,
+) -> Result<Vec<policy::Spec>, TenancyError> {
+    let access = stored_access(access)?;
+    let column = column.map(|column| Ident::new(&column.to_string_lossy())).transpose()?;
+    let type_name = base_type.map(|name| name.to_string_lossy().into_owned());
+    Ok(plan::wanted_policies(access, column, type_name.as_deref(), is_domain.unwrap_or(false)))
+}
+
 /// Puts foreign keys out of sight whose table was protected with `foreign_keys => 'keep'`, whichever end is looked at.
 pub fn leave_kept_keys(facts: &mut Facts, view: spi::Snapshot) -> Result<(), TenancyError> {
     let tables: Vec<Oid> = facts.neighbours.iter().filter_map(|neighbour| neighbour.family.first()).map(oid).collect();

@@ -56,6 +56,8 @@ pub enum Permission {
     Switch,
     /// A token has been verified.
     Token,
+    /// A proof wants what an earlier transaction may have left.
+    Rehearsal,
 }
 
 /// No token, or one that never expires.
@@ -173,7 +175,7 @@ fn admit_in_session(
     if let Some(bound) = other(session.bound) {
         return Err(TenancyError::BoundRole { bound, second: new.to_string() });
     }
-    if session.permission == Permission::Switch {
+    if matches!(session.permission, Permission::Switch | Permission::Rehearsal) {
         return Ok(Origin::Switched);
     }
     // Whoever can be one tenant only needs no token to name it.

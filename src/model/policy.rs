@@ -171,6 +171,11 @@ impl Spec {
         self.name
     }
 
+    /// Whether it offers rows rather than withholds them.
+    pub fn is_permissive(&self) -> bool {
+        self.is_permissive
+    }
+
     /// `pg_policy.polcmd`.
     pub fn command(&self) -> char {
         self.command

@@ -367,6 +367,20 @@ pub fn switch(text: &str) {
     set(text);
 }
 
+/// Leaves the transaction as one that never had a tenant; for rehearsals that were rolled back.
+pub fn leave() {
+    set("");
+    SEAL.set(None);
+    renew_ticket();
+}
+
+/// Sets the tenant as if an earlier transaction had done it.
+pub fn set_stale(text: &str) {
+    SEAL.set(None);
+    let _permitted = Permitted::new(Permission::Rehearsal);
+    set(text);
+}
+
 /// Like `set`, on the word of a token that has been verified.
 pub fn set_signed(text: &str, voucher: Voucher) {
     VOUCHER.set(Some(voucher));
@@ -550,7 +564,8 @@ fn checked(bytes: &[u8], source: Source) -> Result<Option<Accepted>, TenancyErro
         superuser: source == Source::Test && is_superuser(),
     };
     let origin = context::admit(&key, source, &session, same_tenant)?;
-    let mut assigned = assigned(key, origin, now, privileged || origin != Origin::Transaction);
+    let stamp = if permission == Permission::Rehearsal { 0 } else { now };
+    let mut assigned = assigned(key, origin, stamp, privileged || origin != Origin::Transaction);
     if source != Source::Session {
         return accept(assigned, None);
     }

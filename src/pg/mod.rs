@@ -14,6 +14,7 @@ pub mod hooks;
 pub mod hush;
 pub mod json;
 pub mod locked_down;
+pub mod mute;
 pub mod planner;
 pub mod protected;
 pub mod rehearsal;
@@ -29,6 +30,7 @@ mod tag;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
 pub mod trigger;
+pub mod turn;
 pub mod violations;
 pub mod watched;
 

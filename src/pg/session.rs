@@ -79,6 +79,12 @@ pub fn switch_tenant(text: &str) -> Result<Uuid, TenancyError> {
     tenant_id()
 }
 
+/// Sets the tenant as if an earlier transaction had done it; only a context that outlives its transaction is one then.
+pub fn set_stale_tenant(text: &str) -> Result<(), TenancyError> {
+    guc::set_stale(named(text)?);
+    Ok(())
+}
+
 /// Empty text would clear the tenant where one is to be set.
 fn named(text: &str) -> Result<&str, TenancyError> {
     if text.is_empty() { Err(TenancyError::MalformedTenant { text: String::new() }) } else { Ok(text) }

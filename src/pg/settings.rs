@@ -65,6 +65,7 @@ static USER_AGENT: GucSetting<Option<CString>> = GucSetting::<Option<CString>>::
 static AUDIT_QUERIES: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOG_CONTEXT: GucSetting<bool> = GucSetting::<bool>::new(false);
 static TAG_LOG: GucSetting<bool> = GucSetting::<bool>::new(false);
+static ONCE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60 * 60);
 static FOLD_TENANT: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Defines the settings; called once, from `_PG_init`, before `guc::define` reserves the prefix.
@@ -144,6 +145,17 @@ pub fn define() {
         &TAG_LOG,
         GucContext::Suset,
         flags,
+    );
+    // Read by tenancy.once(), in SQL.
+    GucRegistry::define_int_guc(
+        c"tenancy.once_retention",
+        c"How long tenancy.once() knows a key; 0 is for ever.",
+        c"",
+        &ONCE_RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
     );
     GucRegistry::define_bool_guc(
         c"tenancy.fold_tenant",

@@ -33,6 +33,14 @@ pub fn next_status(tenant: &str, now: Status, wish: Move) -> Result<Status, Tena
     }
 }
 
+/// Refuses to undelete a tenant whose rows are gone, or have begun to go.
+pub fn refuse_purged(tenant: &str, is_purged: bool, wish: Move) -> Result<(), TenancyError> {
+    match wish {
+        Move::Undelete if is_purged => Err(TenancyError::Purged { tenant: tenant.to_owned() }),
+        _ => Ok(()),
+    }
+}
+
 /// Why the registry refuses a direct change of its rows.
 pub fn refuse_change(code: Option<String>, updating: bool) -> TenancyError {
     match code {
@@ -62,6 +70,13 @@ mod tests {
                 assert_eq!(next_status("acme", from, wish).ok(), target, "{from:?} {wish:?}");
             }
         }
+    }
+
+    #[test]
+    fn what_was_purged_stays_deleted() {
+        assert!(refuse_purged("acme", true, Move::Undelete).is_err());
+        assert!(refuse_purged("acme", true, Move::Delete).is_ok());
+        assert!(refuse_purged("acme", false, Move::Undelete).is_ok());
     }
 
     #[test]

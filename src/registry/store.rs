@@ -152,13 +152,14 @@ pub fn set_plan(tenant: &Key, plan: &str) -> Result<(), TenancyError> {
 pub fn change_status(tenant: &Key, wish: Move, reason: Option<&str>) -> Result<(), TenancyError> {
     let id = known(tenant)?;
     let stored = spi::write(
-        &Sql::text("SELECT status, code FROM tenancy.tenants WHERE id = $1 FOR UPDATE"),
+        &Sql::text("SELECT status, code, purged_at IS NOT NULL FROM tenancy.tenants WHERE id = $1 FOR UPDATE"),
         &[id.into()],
-        |row| Ok((row.must::<String>(1)?, row.must::<String>(2)?)),
+        |row| Ok((row.must::<String>(1)?, row.must::<String>(2)?, row.must::<bool>(3)?)),
     )?;
-    let Some((status, code)) = stored.into_iter().next() else {
+    let Some((status, code, is_purged)) = stored.into_iter().next() else {
         return Err(TenancyError::UnknownTenant { tenant: tenant.to_string() });
     };
+    plan::refuse_purged(&code, is_purged, wish)?;
     let now = Status::from_stored(&status)
         .ok_or_else(|| TenancyError::Internal { what: format!("tenant \"{code}\" has unknown status \"{status}\"") })?;
     let next = plan::next_status(&code, now, wish)?;
@@ -182,7 +183,7 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 8] = [
+const ADMIN_RIGHTS: [&str; 10] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
@@ -190,6 +191,8 @@ const ADMIN_RIGHTS: [&str; 8] = [
     "SELECT ON tenancy.signing_keys, tenancy.role_bindings",
     "SELECT ON tenancy.audited_tables, tenancy.audit_log",
     "SELECT ON tenancy.audit_retention, tenancy.audit_maintenance, tenancy.audit_seals",
+    "SELECT ON tenancy.jobs, tenancy.legal_holds, tenancy.purge_certificates",
+    "SELECT ON tenancy.stamped_tables, tenancy.soft_deleted_tables",
     "SELECT ON tenancy.integrity_checks, tenancy.accepted_findings",
 ];
 
@@ -226,7 +229,7 @@ fn admin_functions() -> Result<Vec<Deparsed>, TenancyError> {
                      OR p.pronamespace = 'tenancy_internal'::pg_catalog.regnamespace AND p.proname ~ '_step$')
                 AND p.prokind IN ('f', 'p')
                 AND p.proname NOT IN ('grant_admin', 'revoke_admin', 'exempt_role', 'unexempt_role', 'add_signing_key',
-                                      'retire_signing_key', 'sign_tenant_token', 'bind_role', 'unbind_role',
+                                      'bootstrap', 'retire_signing_key', 'sign_tenant_token', 'bind_role', 'unbind_role',
                                       'plan_lock_down', 'lock_down_catalogs', 'unlock_catalogs')
                 AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(
                                     COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a

@@ -26,7 +26,6 @@ pub fn watch() {
     layout::watch();
     log::watch();
     origin::watch();
-    turn::watch();
 }
 
 /// Writes down what the trigger at hand was fired for.
