@@ -6,6 +6,8 @@ mod begin;
 mod crash;
 #[path = "lifecycle/purge.rs"]
 mod purge;
+#[path = "lifecycle/retention.rs"]
+mod retention;
 #[path = "lifecycle/soft_delete.rs"]
 mod soft_delete;
 #[path = "lifecycle/stamps.rs"]

@@ -22,6 +22,10 @@ pub enum RowsError {
     NoDeletedRow { table: QualifiedName },
     NoKey { table: QualifiedName },
     NotAKey { table: QualifiedName, columns: Vec<String> },
+    UnknownColumn { table: QualifiedName, column: Ident },
+    NotATime { table: QualifiedName, column: Ident, found: String },
+    ImpossibleRetention { given: String },
+    UnfitArchive { archive: QualifiedName, table: QualifiedName, columns: Vec<String> },
     ColumnGone { table: String, column: String, repair: &'static str },
 }
 
@@ -84,6 +88,21 @@ impl RowsError {
                 face(InvalidParameterValue, format!("the key does not name a row of {table}"))
                     .detail(format!("A key of it has the fields {}.", columns.join(", ")))
                     .hint("Give a JSON object, such as '{\"id\": 1}'.")
+            }
+            E::UnknownColumn { table, column } => face(UndefinedColumn, format!("table {table} has no column {column}"))
+                .hint("Name the column that tells how old a row is."),
+            E::NotATime { table, column, found } => {
+                face(DatatypeMismatch, format!("column {column} of {table} is of type {found}, which is no time"))
+                    .hint("Name a column of type timestamptz, timestamp or date.")
+            }
+            E::ImpossibleRetention { given } => {
+                face(InvalidParameterValue, format!("rows cannot be kept for \"{given}\""))
+                    .hint("Give an interval between nothing and 1000 years, such as '90 days'.")
+            }
+            E::UnfitArchive { archive, table, columns } => {
+                face(DatatypeMismatch, format!("table {archive} cannot take the rows of {table}"))
+                    .detail(format!("It lacks, or has with another type: {}.", columns.join(", ")))
+                    .hint("Add these columns to it, or rename it and let it be made.")
             }
             E::ColumnGone { table, column, repair } => {
                 face(NotInPrerequisiteState, format!("table \"{table}\" has no column \"{column}\" any more"))

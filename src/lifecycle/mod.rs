@@ -1,8 +1,9 @@
 //! Lifecycle: a tenant begins, is held, and goes without a trace but its certificate. What becomes of its rows in time.
 //! SQL: sql/lifecycle.sql, which commits. Decisions: plan.rs. Statements: store.rs. Triggers left out: pg::mute.
-//! Rows: stamps.rs, soft_delete.rs; what they share is rows.rs.
+//! Rows: stamps.rs, soft_delete.rs, retention.rs; what they share is rows.rs.
 
 mod plan;
+mod retention;
 mod rows;
 mod soft_delete;
 mod stamps;
@@ -47,6 +48,17 @@ pgrx::extension_sql_file!(
         soft_delete::tenancy::restore_row,
         soft_delete::tenancy_internal::is_soft_deleted
     ]
+);
+
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/retention.sql",
+    name = "lifecycle_retention",
+    requires = ["lifecycle_soft_delete", retention::tenancy::set_retention, retention::tenancy_internal::expire_rows]
+);
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/maintenance.sql",
+    name = "lifecycle_maintenance",
+    requires = ["lifecycle_retention"]
 );
 
 #[pgrx::pg_schema]

@@ -192,7 +192,7 @@ const ADMIN_RIGHTS: [&str; 10] = [
     "SELECT ON tenancy.audited_tables, tenancy.audit_log",
     "SELECT ON tenancy.audit_retention, tenancy.audit_maintenance, tenancy.audit_seals",
     "SELECT ON tenancy.jobs, tenancy.legal_holds, tenancy.purge_certificates",
-    "SELECT ON tenancy.stamped_tables, tenancy.soft_deleted_tables",
+    "SELECT ON tenancy.stamped_tables, tenancy.soft_deleted_tables, tenancy.retention_rules, tenancy.maintenance_runs",
     "SELECT ON tenancy.integrity_checks, tenancy.accepted_findings",
 ];
 
