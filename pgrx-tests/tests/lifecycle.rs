@@ -4,6 +4,8 @@
 mod begin;
 #[path = "lifecycle/crash.rs"]
 mod crash;
+#[path = "lifecycle/maintenance.rs"]
+mod maintenance;
 #[path = "lifecycle/purge.rs"]
 mod purge;
 #[path = "lifecycle/retention.rs"]

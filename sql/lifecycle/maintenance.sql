@@ -64,18 +64,18 @@ CREATE FUNCTION tenancy_internal.expire_part(task text, state jsonb) RETURNS jso
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    job bigint := state ->> 'job';
+    this_job bigint := state ->> 'job';
     failed text;
 BEGIN
-    IF job IS NULL THEN
+    IF this_job IS NULL THEN
         RETURN jsonb_build_object('job', tenancy_internal.begin_expiry_step(task));
-    ELSIF tenancy_internal.expire_step(job, 10000) THEN
+    ELSIF tenancy_internal.expire_step(this_job, 10000) THEN
         RETURN state;
     END IF;
     SELECT string_agg(p.failure, '; ' ORDER BY p.relation) INTO failed
-      FROM tenancy_internal.expiry_passes p JOIN tenancy_internal.jobs j ON j.id = expire_part.job
+      FROM tenancy_internal.expiry_passes p JOIN tenancy_internal.jobs j ON j.id = this_job
      WHERE p.task = expire_part.task AND p.finished_at >= j.started_at;
-    PERFORM tenancy_internal.end_expiry_step(job, 'done');
+    PERFORM tenancy_internal.end_expiry_step(this_job, 'done');
     IF failed IS NOT NULL THEN
         RETURN jsonb_build_object('failure', failed);
     END IF;
