@@ -304,9 +304,8 @@ BEGIN
         END IF;
         RETURN concat_ws(E'\n', 'pg_cron is not installed in this database; have this run by another scheduler:',
             format('    psql --dbname=%s --command="%s"', quote_literal(current_database()), command),
-            format('or, in database %s, where pg_cron is:', quote_ident(current_setting('cron.database_name', true))),
-            '    ' || format('SELECT cron.schedule_in_database(%L, %L, %L, %L)', name, cron, command,
-                             CASE WHEN current_setting('cron.database_name', true) IS NOT NULL THEN current_database() END));
+            'or, in database ' || quote_ident(current_setting('cron.database_name', true)) || ', where pg_cron is:'
+            || format(E'\n    SELECT cron.schedule_in_database(%L, %L, %L, %L)', name, cron, command, current_database()));
     END IF;
     IF cron IS NULL THEN
         EXECUTE 'SELECT count(cron.unschedule(j.jobid)) FROM cron.job j WHERE j.jobname = $1 AND j.username = current_user' INTO job USING name;
