@@ -188,6 +188,8 @@ pub enum TenancyError {
     KeyNotScoped { key: Ident, table: QualifiedName },
     // audit
     Audit(AuditError),
+    // lifecycle
+    StampType { column: &'static str },
     // jobs
     Job(JobError),
     // the seam
@@ -748,6 +750,10 @@ impl TenancyError {
 
             E::Audit(refusal) => refusal.face(),
             E::Job(refusal) => refusal.face(),
+            E::StampType { column } => {
+                Face::new(DatatypeMismatch, format!("column \"{column}\" is not of the type that stamps have"))
+                    .hint("Stamps are timestamptz (..._at) and text (..._by); tenancy.disable_stamps(...) ends them.")
+            }
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
         }

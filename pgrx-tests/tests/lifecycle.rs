@@ -6,5 +6,7 @@ mod begin;
 mod crash;
 #[path = "lifecycle/purge.rs"]
 mod purge;
+#[path = "lifecycle/stamps.rs"]
+mod stamps;
 #[path = "lifecycle/world.rs"]
 mod world;

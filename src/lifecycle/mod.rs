@@ -20,10 +20,16 @@ pgrx::extension_sql_file!(
     ]
 );
 
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/stamps.sql",
+    name = "lifecycle_stamps",
+    requires = ["lifecycle", tenancy::enable_stamps, tenancy::disable_stamps]
+);
+
 #[pgrx::pg_schema]
 mod tenancy {
     use super::store;
-    use crate::pg::{Oid, tenant_key};
+    use crate::pg::{Oid, given, tenant_key};
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
     /// What `purge_tenant` would do, in order, and what stands in its way. 42704 for an unknown tenant.
@@ -54,6 +60,23 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         Ok(TableIterator::new(
             lines.into_iter().map(|l| (l.step, l.relation, l.how, l.rows, l.bytes, l.lock, l.reason)),
         ))
+    }
+
+    /// Keeps created_at, updated_at, created_by and updated_by in each row of `target`, by a trigger. 42501 without ownership,
+    /// 42809 for what is no table, 42804 for a column of another type.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.enable_stamps(target regclass) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn enable_stamps(target: Option<Oid>) -> Result<(), ErrorReport> {
+        Ok(store::stamp(given("target", target)?, true)?)
+    }
+
+    /// Ends what `enable_stamps` began; the columns stay.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy.disable_stamps(target regclass) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn disable_stamps(target: Option<Oid>) -> Result<(), ErrorReport> {
+        Ok(store::stamp(given("target", target)?, false)?)
     }
 }
 

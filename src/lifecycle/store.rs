@@ -124,3 +124,9 @@ pub fn finish(purge: i64) -> Result<bool, TenancyError> {
         Ok(finished == [true])
     })
 }
+
+/// Begins or ends stamps, with the rights of the caller; the guard knows that it is us.
+pub fn stamp(target: Oid, wanted: bool) -> Result<(), TenancyError> {
+    let sql = Sql::text("SELECT tenancy_internal.bring_stamps($1, $2)");
+    spi::own_work(|| spi::with_catalog_names(|| spi::run(&sql, &[target.into(), wanted.into()])))
+}

@@ -23,6 +23,7 @@ pub mod session;
 pub mod settings;
 pub mod signing;
 pub mod spi;
+mod stamp;
 mod table;
 mod tag;
 pub mod tally;

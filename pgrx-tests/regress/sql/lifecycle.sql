@@ -66,6 +66,25 @@ SELECT tenancy.once(repeat('x', 1001));
 ROLLBACK;
 SHOW tenancy.once_retention;
 
+-- Who made a row.
+CREATE TABLE stamped (id int, updated_by name);
+SELECT * FROM tenancy.plan_stamps('stamped');
+\echo :SQLSTATE
+ALTER TABLE stamped DROP COLUMN updated_by;
+SELECT * FROM tenancy.plan_stamps('stamped');
+SELECT tenancy.enable_stamps('stamped');
+SET app.current_user_id = 'ann';
+INSERT INTO stamped (id, created_by) VALUES (1, 'somebody');
+SELECT id, created_by, updated_by, created_at <= now() AS is_past FROM stamped;
+ALTER TABLE stamped ALTER COLUMN updated_by TYPE name;
+UPDATE stamped SET id = 2;
+\echo :SQLSTATE
+SELECT tenancy.disable_stamps('stamped');
+UPDATE stamped SET id = 2;
+SELECT tenancy.enable_stamps('events_others');
+\echo :SQLSTATE
+DROP TABLE stamped;
+
 -- The first tenant and the roles.
 CREATE ROLE regress_app;
 CREATE ROLE regress_admin;
