@@ -22,7 +22,12 @@ pgrx::extension_sql_file!("../../sql/integrity/orphans.sql", name = "integrity_o
 pgrx::extension_sql_file!(
     "../../sql/integrity/proof.sql",
     name = "integrity_proof",
-    requires = ["integrity", tenancy_internal::stale_tenant_step, tenancy_internal::leave_tenant_step]
+    requires = [
+        "integrity",
+        tenancy_internal::stale_tenant_step,
+        tenancy_internal::leave_tenant_step,
+        tenancy_internal::confined_step
+    ]
 );
 pgrx::extension_sql_file!("../../sql/integrity/answers.sql", name = "integrity_answers", requires = ["integrity"]);
 
@@ -37,6 +42,20 @@ mod tenancy_internal {
     #[pg_extern]
     fn stale_tenant_step(tenant: Option<&str>) -> Result<(), ErrorReport> {
         Ok(session::set_stale_tenant(given("tenant", tenant)?)?)
+    }
+
+    /// What `tenancy_internal.run_text` gives with the rights of `role`, for whoever could become it.
+    #[pg_extern]
+    fn confined_step(
+        role: Option<Oid>,
+        as_session: Option<bool>,
+        path: Option<&str>,
+        statement: Option<&str>,
+        counts: Option<bool>,
+    ) -> Result<Option<String>, ErrorReport> {
+        let (role, as_session) = (given("role", role)?, given("as_session", as_session)?);
+        let text = (given("path", path)?, given("statement", statement)?, given("counts", counts)?);
+        Ok(store::run_confined(role, as_session, text)?)
     }
 
     /// Leaves the transaction as one that never had a tenant.
