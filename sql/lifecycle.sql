@@ -178,11 +178,12 @@ DECLARE
     m record;
     plan json;
     estimate bigint;
-    members jsonb := '{}';
+    members jsonb[] := '{}';
 BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = tenant;
     FOR m IN
         SELECT p.root, c.oid, c.oid::regclass::text AS name, c.relkind, c.reltuples, f.place,
+               pg_relation_size(c.oid) + COALESCE(pg_relation_size(NULLIF(c.reltoastrelid, 0)), 0) AS size,
                (SELECT min(i.inhparent::bigint) FROM pg_inherits i WHERE i.inhrelid = c.oid AND c.oid <> p.root) AS parent
           FROM tenancy_internal.protected_tables p
          CROSS JOIN LATERAL tenancy_internal.table_family(p.root) WITH ORDINALITY AS f(relation, place)
@@ -197,21 +198,22 @@ BEGIN
                            tenancy_internal.rows_of(m.oid, owner)) INTO plan;
             estimate := (plan -> 0 -> 'Plan' ->> 'Plan Rows')::numeric;
         END IF;
-        members := jsonb_set(members, ARRAY[m.root::oid::text], COALESCE(members -> m.root::oid::text, '[]') || jsonb_build_object(
-            'oid', m.oid::bigint, 'name', m.name, 'parent', m.parent, 'is_stored', m.relkind = 'r',
+        members := members || jsonb_build_object(
+            'root', m.root::oid::bigint, 'oid', m.oid::bigint, 'name', m.name, 'parent', m.parent, 'is_stored', m.relkind = 'r',
             'is_exclusive', tenancy_internal.is_tenants_partition(m.oid, owner), 'rows', estimate,
             'bytes', CASE WHEN m.relkind = 'r' AND m.reltuples > 0
-                          THEN round(pg_table_size(m.oid) * LEAST(estimate / m.reltuples, 1))::bigint ELSE 0 END));
+                          THEN round(m.size * LEAST(estimate / m.reltuples, 1))::bigint ELSE 0 END);
     END LOOP;
     RETURN (
         SELECT COALESCE(jsonb_agg(jsonb_build_object(
-                   'oid', r.key::bigint, 'name', r.key::oid::regclass::text, 'members', r.value,
+                   'oid', r.root, 'name', r.root::oid::regclass::text, 'members', r.members,
                    'refers', (SELECT COALESCE(jsonb_agg(DISTINCT o.root::oid::bigint), '[]')
                                 FROM pg_constraint k
                                 JOIN tenancy_internal.protected_tables c ON c.relation = k.conrelid
                                 JOIN tenancy_internal.protected_tables o ON o.relation = k.confrelid
-                               WHERE k.contype = 'f' AND c.root = r.key::oid))), '[]')
-          FROM jsonb_each(members) AS r);
+                               WHERE k.contype = 'f' AND c.root = r.root::oid))), '[]')
+          FROM (SELECT (f.member ->> 'root')::bigint AS root, jsonb_agg(f.member ORDER BY f.place) AS members
+                  FROM unnest(members) WITH ORDINALITY AS f(member, place) GROUP BY 1) AS r);
 END $$;
 
 -- What stands in the way of a purge: rows that nobody says are the tenant's, rows of others that refer to the tenant's, and
@@ -606,6 +608,9 @@ DECLARE
     left_over text;
     c tenancy_internal.purge_certificates;
     known bigint;
+    own record;
+    gone bigint;
+    own_tables jsonb := '[]';
 BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id;
     -- What was protected since is purged too; what is not is refused.
@@ -627,8 +632,18 @@ BEGIN
         RETURN false;
     END IF;
 
-    DELETE FROM tenancy_internal.once_keys WHERE tenant_id = owner.id;
-    GET DIAGNOSTICS more = ROW_COUNT;
+    -- What we keep ourselves of a tenant's rows.
+    more := 0;
+    FOR own IN SELECT * FROM (VALUES ('tenancy_internal.once_keys', 'tenant_id = $1'),
+                                     ('tenancy.quarantined_rows', 'tenant = ANY ($2)')) AS v(relation, condition) LOOP
+        EXECUTE format('DELETE FROM %s WHERE %s', own.relation, own.condition)
+          USING owner.id, ARRAY[owner.id::text, owner.number::text, owner.code];
+        GET DIAGNOSTICS gone = ROW_COUNT;
+        IF gone > 0 THEN
+            own_tables := own_tables || jsonb_build_object('table', own.relation, 'how', 'deleted', 'rows', gone);
+            more := more + gone;
+        END IF;
+    END LOOP;
     IF u.include_audit THEN
         DELETE FROM tenancy_internal.audit_retention WHERE tenant_id = owner.id;
     END IF;
@@ -639,10 +654,7 @@ BEGIN
       INTO c.tables, c.rows
       FROM tenancy_internal.purge_parts q
      WHERE q.purge = u.id AND (q.rows > 0 OR q.how <> 'drop');
-    c.tables := COALESCE(c.tables, '[]');
-    IF more > 0 THEN
-        c.tables := c.tables || jsonb_build_object('table', 'tenancy_internal.once_keys', 'how', 'deleted', 'rows', more);
-    END IF;
+    c.tables := COALESCE(c.tables, '[]') || own_tables;
     SELECT max(o.number) INTO known FROM tenancy_internal.purge_certificates o WHERE o.tenant_id = owner.id;
     IF known IS NULL OR c.rows + more + u.audit_entries > 0
        OR EXISTS (SELECT FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.how = 'drop' AND q.is_done AND q.rows > 0) THEN

@@ -138,6 +138,7 @@ pub enum TenancyError {
     OtherProtection { table: QualifiedName, aspect: &'static str, stored: String, given: String },
     NotProtected { table: QualifiedName },
     NotOwner { table: QualifiedName, role: String },
+    NotMember { role: String, wanted: String },
     ReservedName { table: QualifiedName, kind: &'static str, name: Ident },
     TruncateBound { table: String, role: String },
     UnknownSchema { schema: Ident },
@@ -502,6 +503,10 @@ impl TenancyError {
             }
             E::NotProtected { table } => Face::new(UndefinedObject, format!("table {table} is not protected"))
                 .hint("tenancy.protected_tables lists those that are; for a partition or child call with its parent."),
+            E::NotMember { role, wanted } => {
+                Face::new(InsufficientPrivilege, format!("role \"{role}\" cannot become role \"{wanted}\""))
+                    .hint("Make it a member of that role, or ask as a superuser.")
+            }
             E::NotOwner { table, role } => Face::new(InsufficientPrivilege, format!("role \"{role}\" does not own table {table}"))
                 .hint("Call as the owner of the table or as a superuser."),
             E::ReservedName { table, kind, name } => {

@@ -37,7 +37,7 @@ BEGIN
     END IF;
     FOR r IN
         SELECT d.constraint_name, d.parent::regclass AS parent, o.source, o.condition, tenancy_internal.shown_columns(target) AS columns
-          FROM tenancy_internal.describe_references(ARRAY[target::oid]) d
+          FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d
          CROSS JOIN LATERAL tenancy_internal.orphan_condition(d) AS o
          ORDER BY d.constraint_name
     LOOP
@@ -92,7 +92,7 @@ DECLARE
 BEGIN
     FOR r IN
         SELECT d.child::regclass AS child, d.constraint_name, d.parent::regclass AS parent, d.is_validated, d.given, d.broken, o.source, o.condition
-          FROM tenancy_internal.describe_references(NULL) d
+          FROM tenancy_internal.describe_references(NULL, '{}') d
          CROSS JOIN LATERAL tenancy_internal.orphan_condition(d) AS o
          WHERE d.constraint_id IS NOT NULL AND NOT d.is_inherited
          ORDER BY d.child::regclass::text, d.constraint_name
@@ -136,7 +136,7 @@ BEGIN
         RAISE EXCEPTION 'reassign_to goes with the action reassign, and is an object'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Say which row to refer to instead: ''{"customer": 42}''.';
     END IF;
-    SELECT d.* INTO r FROM tenancy_internal.describe_references(ARRAY[target::oid]) d WHERE d.constraint_name = plan_repair_step.constraint_name;
+    SELECT d.* INTO r FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d WHERE d.constraint_name = plan_repair_step.constraint_name;
     IF NOT FOUND THEN
         RAISE EXCEPTION '% has no foreign key % that touches a protected table', target, quote_ident(constraint_name)
             USING ERRCODE = 'undefined_object', HINT = 'SELECT * FROM tenancy.fk_verify() lists them.';
@@ -192,7 +192,7 @@ DECLARE
     where_ text;
     changed bigint;
 BEGIN
-    SELECT d.* INTO r FROM tenancy_internal.describe_references(ARRAY[target::oid]) d WHERE d.constraint_name = work ->> 'constraint';
+    SELECT d.* INTO r FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d WHERE d.constraint_name = work ->> 'constraint';
     IF NOT FOUND THEN
         RAISE EXCEPTION '% has lost its foreign key %', target, quote_ident(work ->> 'constraint')
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'What was repaired before stays so.';

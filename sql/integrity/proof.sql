@@ -1,8 +1,9 @@
 -- room integrity, isolation proven by behaviour
--- Everything happens in subtransactions that are rolled back; variables of PL/pgSQL keep what was seen. With the caller's
--- rights, for SET ROLE is not to be had in a SECURITY DEFINER function.
+-- Everything happens in subtransactions that are rolled back; variables of PL/pgSQL keep what was seen. What may run code of
+-- users (triggers, defaults, policies) runs as the role or as the table's owner, confined: it cannot become the caller.
 
-REVOKE ALL ON FUNCTION tenancy_internal.stale_tenant_step(text), tenancy_internal.leave_tenant_step() FROM PUBLIC;
+REVOKE ALL ON FUNCTION tenancy_internal.stale_tenant_step(text), tenancy_internal.leave_tenant_step(),
+    tenancy_internal.confined_step(oid, boolean, text, text, boolean) FROM PUBLIC;
 
 CREATE TYPE tenancy_internal.proof AS (
     relation oid,
@@ -149,30 +150,35 @@ SELECT a.attname::text, a.attnum, t.oid,
  WHERE a.attrelid = target ORDER BY a.attnum;
 END $$;
 
--- Runs a statement that gives one jsonb, as a role and with a search_path; NULL for the caller.
-CREATE FUNCTION tenancy_internal.run_as(role text, path text, statement text) RETURNS jsonb
+-- Runs a statement and says what came of it: {answer}, of one jsonb or of how many rows it had to do with, or {code, message,
+-- constraint}. Called by confined_step, with another role's rights; hence it names nothing but what everybody has.
+CREATE FUNCTION tenancy_internal.run_text(path text, statement text, counts boolean) RETURNS text
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    former text := current_setting('role');
     answer jsonb;
+    changed bigint;
+    code text;
+    message text;
+    failed text;
 BEGIN
-    IF role IS NOT NULL THEN
-        PERFORM set_config('role', role, true);
-    END IF;
     PERFORM set_config('search_path', path, true);
-    EXECUTE statement INTO answer;
-    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-    IF role IS NOT NULL THEN
-        PERFORM set_config('role', former, true);
+    IF counts THEN
+        EXECUTE statement;
+        GET DIAGNOSTICS changed = ROW_COUNT;
+    ELSE
+        EXECUTE statement INTO answer;
     END IF;
-    RETURN answer;
+    PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
+    RETURN jsonb_build_object('answer', COALESCE(answer, to_jsonb(changed)));
+EXCEPTION WHEN OTHERS THEN
+    GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, message = MESSAGE_TEXT, failed = CONSTRAINT_NAME;
+    RETURN jsonb_build_object('code', code, 'message', message, 'constraint', failed);
 END $$;
 
--- Whoever may write a table's rows for the proof: a superuser, or else the owner, whom row security binds.
-CREATE FUNCTION tenancy_internal.seeder_of(target oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT CASE WHEN NOT (SELECT r.rolsuper FROM pg_roles r WHERE r.rolname = current_user) THEN o.rolname END
-      FROM pg_class c JOIN pg_roles o ON o.oid = c.relowner WHERE c.oid = target
+-- As a table's owner, whom its triggers and defaults are written by. Nobody else's rights are lent to them.
+CREATE FUNCTION tenancy_internal.run_as_owner(target oid, path text, statement text) RETURNS jsonb
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT tenancy_internal.confined_step(c.relowner, false, path, statement, false)::jsonb FROM pg_class c WHERE c.oid = target
 $$;
 
 -- The search_path that sessions of a role begin with, for triggers and defaults that name nothing in full.
@@ -243,12 +249,9 @@ BEGIN
                     SELECT k.tenant_column, tenancy_internal.tenant_key(tenant, k.tenant_key) WHERE k.tenant_column IS NOT NULL) AS q;
                 parent := NULL;
                 IF NOT fresh OR k.confrelid = target THEN
-                    BEGIN
-                        parent := tenancy_internal.run_as(tenancy_internal.seeder_of(k.confrelid), path, format(
-                            'SELECT pg_catalog.to_jsonb(p) FROM %s p WHERE %s LIMIT 1', k.confrelid::regclass, COALESCE(fits, 'true')));
-                    EXCEPTION WHEN OTHERS THEN
-                        parent := NULL;
-                    END;
+                    parent := NULLIF(tenancy_internal.run_as_owner(k.confrelid, path, format(
+                        'SELECT pg_catalog.to_jsonb(p) FROM %s p WHERE %s LIMIT 1', k.confrelid::regclass, COALESCE(fits, 'true')))
+                        -> 'answer', 'null');
                 END IF;
                 IF parent IS NULL AND k.confrelid = target THEN
                     -- The first row of a tree refers to itself.
@@ -276,18 +279,18 @@ BEGIN
             given := given || jsonb_build_object(c.name,
                 c.candidates[LEAST(COALESCE((chosen ->> c.name)::int, 1), cardinality(c.candidates))]);
         END LOOP;
-        BEGIN
-            made := tenancy_internal.run_as(tenancy_internal.seeder_of(target), path, format(
-                'INSERT INTO %s AS r %s RETURNING pg_catalog.jsonb_build_object(''row'', pg_catalog.to_jsonb(r), '
-                '''place'', pg_catalog.format(''ctid = %%L AND tableoid = %%s'', r.ctid, r.tableoid::pg_catalog.oid))', table_name,
-                CASE WHEN given = '{}' THEN 'DEFAULT VALUES' ELSE tenancy_internal.values_clause(given, '') END));
-            IF made IS NULL THEN
-                RETURN jsonb_build_object('problem', format('a trigger of %s keeps the row from being written', table_name));
-            END IF;
-            RETURN made || jsonb_build_object('given', given);
-        EXCEPTION WHEN OTHERS THEN
-            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, failed = CONSTRAINT_NAME, problem = MESSAGE_TEXT;
-        END;
+        made := tenancy_internal.run_as_owner(target, path, format(
+            'INSERT INTO %s AS r %s RETURNING pg_catalog.jsonb_build_object(''row'', pg_catalog.to_jsonb(r), '
+            '''place'', pg_catalog.format(''ctid = %%L AND tableoid = %%s'', r.ctid, r.tableoid::pg_catalog.oid))', table_name,
+            CASE WHEN given = '{}' THEN 'DEFAULT VALUES' ELSE tenancy_internal.values_clause(given, '') END));
+        IF made -> 'answer' = 'null' THEN
+            RETURN jsonb_build_object('problem', format('a trigger of %s keeps the row from being written', table_name));
+        ELSIF made ? 'answer' THEN
+            RETURN (made -> 'answer') || jsonb_build_object('given', given);
+        END IF;
+        code := made ->> 'code';
+        failed := made ->> 'constraint';
+        problem := made ->> 'message';
         IF code IN ('23505', '23P01', '23503') THEN
             fresh := true;
             salt := salt + 7919;
@@ -307,7 +310,7 @@ BEGIN
             EXIT;
         END IF;
     END LOOP;
-    RETURN jsonb_build_object('problem', format('no row could be made in %s: %s', table_name, problem));
+    RETURN jsonb_build_object('problem', format('no row could be made in %s: %s', table_name, problem), 'given', given);
 END $$;
 
 CREATE FUNCTION tenancy_internal.values_clause(given jsonb, overriding text) RETURNS text
@@ -315,6 +318,15 @@ LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT format('(%s)%s VALUES (%s)', string_agg(quote_ident(key), ', ' ORDER BY key), overriding,
                   string_agg(quote_nullable(value), ', ' ORDER BY key))
       FROM jsonb_each_text(given)
+$$;
+
+-- Any row will do where the owner himself may write none, and nobody is to change it.
+CREATE FUNCTION tenancy_internal.existing_row(target oid, condition text, path text) RETURNS jsonb
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+    SELECT NULLIF(tenancy_internal.run_as_owner(target, path, format(
+        'SELECT pg_catalog.jsonb_build_object(''row'', pg_catalog.to_jsonb(r), ''given'', pg_catalog.to_jsonb(r), '
+        '''place'', pg_catalog.format(''ctid = %%L AND tableoid = %%s'', r.ctid, r.tableoid::pg_catalog.oid)) '
+        'FROM %s r WHERE %s LIMIT 1', target::regclass, condition)) -> 'answer', 'null')
 $$;
 
 -- Two tenants and rows of theirs: made for the purpose, or existing ones where partitions take no others.
@@ -327,6 +339,7 @@ DECLARE
     y uuid;
     stage jsonb;
     made jsonb;
+    given jsonb;
     problem text;
     salt bigint := (random() * 1e8)::bigint * 10 + 1000000000;
 BEGIN
@@ -349,30 +362,40 @@ BEGIN
     LOOP
         BEGIN
             problem := NULL;
+            made := NULL;
             x := COALESCE(pair.x, tenancy.create_tenant('proof-' || substr(md5(random()::text), 1, 12)));
             y := COALESCE(pair.y, tenancy.create_tenant('proof-' || substr(md5(random()::text), 1, 12)));
             PERFORM tenancy.switch_tenant(x::text);
-            made := tenancy_internal.make_row(target, x, '{}', salt, 0, path);
+            IF p.access = 'reference' THEN
+                -- Values to be refused, and any row: the owner himself writes none.
+                BEGIN
+                    given := tenancy_internal.make_row(target, x, '{}', salt + 500, 0, path) -> 'given';
+                    RAISE EXCEPTION 'seen' USING ERRCODE = 'triggered_action_exception', HINT = 'This is rolled back.';
+                EXCEPTION WHEN triggered_action_exception THEN
+                    made := tenancy_internal.existing_row(target, 'true', path);
+                END;
+            END IF;
+            made := COALESCE(made, tenancy_internal.make_row(target, x, '{}', salt, 0, path));
             problem := made ->> 'problem';
-            IF problem IS NOT NULL AND p.access = 'reference' THEN
-                -- Any row will do, as nobody is to change it.
-                made := tenancy_internal.run_as(tenancy_internal.seeder_of(target), path, format(
-                    'SELECT pg_catalog.jsonb_build_object(''row'', pg_catalog.to_jsonb(r), ''given'', pg_catalog.to_jsonb(r), '
-                    '''place'', pg_catalog.format(''ctid = %%L AND tableoid = %%s'', r.ctid, r.tableoid::pg_catalog.oid)) FROM %s r LIMIT 1',
-                    target::regclass));
-                problem := CASE WHEN made IS NULL THEN problem END;
+            IF problem IS NULL AND p.access = 'reference' THEN
+                made := made || jsonb_build_object('given', given);
             END IF;
             IF problem IS NOT NULL THEN
                 RAISE EXCEPTION 'nothing to try with' USING HINT = 'Try the next tenants.', ERRCODE = 'triggered_action_exception';
             END IF;
-            stage := jsonb_build_object('x', x, 'y', y, 'is_made', pair.x IS NULL, 'own', made);
+            stage := jsonb_build_object('x', x, 'y', y, 'is_made', pair.x IS NULL, 'own', made, 'access', p.access,
+                'column', p.tenant_column, 'x_key', tenancy_internal.tenant_key(x, p.tenant_key),
+                'y_key', tenancy_internal.tenant_key(y, p.tenant_key),
+                'columns', (SELECT jsonb_agg(to_jsonb(v) - '{type,is_required,candidates}'::text[] ORDER BY v.number)
+                              FROM tenancy_internal.proof_values(target, 1) v));
             EXIT;
         EXCEPTION WHEN OTHERS THEN
             problem := COALESCE(problem, SQLERRM);
         END;
     END LOOP;
     IF stage IS NULL THEN
-        RETURN jsonb_build_object('problem', problem);
+        -- Enough to be refused for want of a privilege.
+        RETURN jsonb_build_object('problem', problem, 'x', tenancy.create_tenant('proof-' || substr(md5(random()::text), 1, 12)));
     END IF;
     IF p.access <> 'reference' THEN
         -- The other tenant's, and nobody's; the proof goes on without them.
@@ -387,7 +410,10 @@ BEGIN
         BEGIN
             PERFORM tenancy.switch_tenant(x::text);
             made := tenancy_internal.make_row(target, x, jsonb_build_object(p.tenant_column, NULL), salt + 2000, 0, path);
-            IF NOT made ? 'problem' THEN
+            IF made ? 'problem' THEN
+                made := tenancy_internal.existing_row(target, format('%I IS NULL', p.tenant_column), path);
+            END IF;
+            IF made IS NOT NULL THEN
                 stage := stage || jsonb_build_object('shared', made);
             END IF;
         EXCEPTION WHEN OTHERS THEN
@@ -403,7 +429,7 @@ CREATE FUNCTION tenancy_internal.probe_statement(target oid, role oid, command t
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     t text := target::regclass;
-    p record;
+    own text := stage ->> 'column';
     x text;
     y text;
     aim text;           -- which row
@@ -413,31 +439,31 @@ DECLARE
     changed text;       -- a column to update
     keyed text[];
 BEGIN
-    SELECT a.tenant_column, a.tenant_key, a.access INTO p FROM tenancy.protected_tables a WHERE a.relation = target;
-    IF p.access = 'reference' THEN
+    IF stage ->> 'access' = 'reference' THEN
         aim := stage #>> '{own,place}';
     ELSE
-        x := format('%I = %L', p.tenant_column, tenancy_internal.tenant_key((stage ->> 'x')::uuid, p.tenant_key));
-        y := quote_literal(tenancy_internal.tenant_key((stage ->> 'y')::uuid, p.tenant_key));
-        moved := jsonb_build_object(p.tenant_column, tenancy_internal.tenant_key((stage ->> 'y')::uuid, p.tenant_key));
+        x := format('%I = %L', own, stage ->> 'x_key');
+        y := quote_literal(stage ->> 'y_key');
+        moved := jsonb_build_object(own, stage -> 'y_key');
         -- A tenant that was made has no other rows; another one's are many, and the place of one is told by a column of the system.
-        aim := CASE WHEN probe = 'shared' THEN format('%I IS NULL AND %s', p.tenant_column, stage #>> '{shared,place}')
+        aim := CASE WHEN probe = 'shared' THEN format('%I IS NULL AND %s', own, stage #>> '{shared,place}')
                     WHEN (stage ->> 'is_made')::boolean THEN x
                     WHEN sees_all THEN x || ' AND ' || (stage #>> '{own,place}') END;
     END IF;
     IF command = 'SELECT' THEN
-        RETURN CASE WHEN p.access = 'reference' THEN format('SELECT EXISTS (SELECT FROM %s), false', t)
+        RETURN CASE WHEN stage ->> 'access' = 'reference' THEN format('SELECT pg_catalog.jsonb_build_array(EXISTS (SELECT FROM %s), false)', t)
                     WHEN probe = 'shared' AND stage ? 'shared'
-                    THEN format('SELECT EXISTS (SELECT FROM %s WHERE %I IS NULL), false', t, p.tenant_column)
+                    THEN format('SELECT pg_catalog.jsonb_build_array(EXISTS (SELECT FROM %s WHERE %I IS NULL), false)', t, own)
                     WHEN probe <> 'shared'
-                    THEN format('SELECT EXISTS (SELECT FROM %1$s WHERE %2$s), EXISTS (SELECT FROM %1$s WHERE NOT (%2$s))', t, x) END;
+                    THEN format('SELECT pg_catalog.jsonb_build_array(EXISTS (SELECT FROM %1$s WHERE %2$s), '
+                                'EXISTS (SELECT FROM %1$s WHERE NOT (%2$s)))', t, x) END;
     ELSIF command = 'INSERT' THEN
         RETURN format('INSERT INTO %s %s', t, CASE
-            WHEN probe = 'shared' THEN tenancy_internal.values_clause(given || jsonb_build_object(p.tenant_column, NULL), '')
+            WHEN probe = 'shared' THEN tenancy_internal.values_clause(given || jsonb_build_object(own, NULL), '')
             WHEN given = '{}' THEN 'DEFAULT VALUES'
             ELSE tenancy_internal.values_clause(
                 (SELECT jsonb_object_agg(g.key, g.value) FROM jsonb_each(given) g
-                   JOIN tenancy_internal.proof_values(target, 1) v ON v.name = g.key AND v.is_given), '') END);
+                   JOIN jsonb_array_elements(stage -> 'columns') v ON v ->> 'name' = g.key AND (v ->> 'is_given')::boolean), '') END);
     ELSIF command = 'DELETE' THEN
         RETURN format('DELETE FROM %s WHERE %s', t, aim);
     END IF;
@@ -450,17 +476,17 @@ BEGIN
        AND NOT EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attnum = ANY (i.indkey::int2[])
                           AND (stage #>> ARRAY['own', 'row', a.attname::text] IS NULL OR a.attgenerated <> ''))
      ORDER BY EXISTS (SELECT FROM pg_attribute a WHERE a.attrelid = target AND a.attnum = ANY (i.indkey::int2[])
-                         AND a.attname = p.tenant_column), i.indisprimary DESC, i.indexrelid LIMIT 1;
+                         AND a.attname = own), i.indisprimary DESC, i.indexrelid LIMIT 1;
     SELECT v.name INTO changed
-      FROM tenancy_internal.proof_values(target, 1) v
+      FROM jsonb_to_recordset(stage -> 'columns') AS v(name text, number int2, is_routed boolean, is_given boolean)
      WHERE v.is_given AND has_column_privilege(role, target, v.number, 'UPDATE') AND has_column_privilege(role, target, v.number, 'SELECT')
-     ORDER BY v.name IS NOT DISTINCT FROM p.tenant_column, v.name = ANY (keyed), v.is_routed, v.number LIMIT 1;
+     ORDER BY v.name IS NOT DISTINCT FROM own, v.name = ANY (keyed), v.is_routed, v.number LIMIT 1;
     IF command = 'UPDATE' THEN
-        RETURN CASE probe WHEN 'move' THEN format('UPDATE %s SET %I = %s WHERE %s', t, p.tenant_column, y, aim)
-                          WHEN 'give' THEN format('UPDATE %s SET %I = NULL WHERE %s', t, p.tenant_column, aim)
+        RETURN CASE probe WHEN 'move' THEN format('UPDATE %s SET %I = %s WHERE %s', t, own, y, aim)
+                          WHEN 'give' THEN format('UPDATE %s SET %I = NULL WHERE %s', t, own, aim)
                           ELSE format('UPDATE %s SET %I = %2$I WHERE %s', t, changed, aim) END;
     END IF;
-    IF keyed IS NULL OR changed IS NULL OR probe = 'take' AND p.tenant_column::text = ANY (keyed) THEN
+    IF keyed IS NULL OR changed IS NULL OR probe = 'take' AND own = ANY (keyed) THEN
         RETURN NULL;
     END IF;
     SELECT given || jsonb_object_agg(n, stage #> ARRAY['own', 'row', n]) INTO given FROM unnest(keyed) n;
@@ -494,12 +520,9 @@ DECLARE
     done text[];
     words text;
     outcome text;
-    phase text;
-    code text;
-    problem text;
+    answer jsonb;
     sees_own boolean;
     sees_others boolean;
-    changed bigint;
     works boolean;
     proven tenancy_internal.proof[] := '{}';
 BEGIN
@@ -527,11 +550,12 @@ BEGIN
                 IF NOT tenancy_internal.may_try(target, r.oid, b.command) THEN
                     -- Tried all the same, once.
                     done := done || b.command;
-                    words := format(CASE b.command WHEN 'SELECT' THEN 'SELECT EXISTS (SELECT FROM %s), false'
+                    words := format(CASE b.command WHEN 'SELECT' THEN 'SELECT pg_catalog.jsonb_build_array(EXISTS (SELECT FROM %s), false)'
                                                    WHEN 'INSERT' THEN 'INSERT INTO %s DEFAULT VALUES'
                                                    WHEN 'UPDATE' THEN 'UPDATE %s SET %I = NULL WHERE false'
                                                    ELSE 'DELETE FROM %s WHERE false' END, target::regclass,
-                                    (SELECT v.name FROM tenancy_internal.proof_values(target, 1) v WHERE v.is_given LIMIT 1));
+                                    (SELECT a.attname FROM pg_attribute a WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+                                        AND a.attgenerated = '' AND a.attidentity <> 'a' LIMIT 1));
                     b.probe := 'any';
                     b.wanted := 'no privilege';
                 ELSIF stage ? 'problem' THEN
@@ -545,43 +569,33 @@ BEGIN
                 works := CASE WHEN b.is_control AND b.probe <> 'shared' THEN false WHEN protection.access = 'reference' THEN true
                               ELSE works END;
                 outcome := CASE WHEN words IS NULL THEN 'error: nothing to try with these privileges' END;
-                IF outcome IS NULL AND NOT pg_has_role(session_user, r.oid, 'MEMBER') THEN
-                    outcome := format('error: role "%s" cannot become "%s"', session_user, r.rolname);
-                END IF;
+                sees_own := NULL;
                 IF outcome IS NULL THEN
                     BEGIN
-                        phase := 'context';
-                        sees_own := NULL;
-                        IF b.command = 'INSERT' AND b.wanted <> 'no privilege' THEN
+                        IF b.command = 'INSERT' AND b.wanted <> 'no privilege' AND protection.access <> 'reference' THEN
                             -- Makes room for the same values once more.
                             PERFORM tenancy.switch_tenant(stage ->> 'x');
-                            PERFORM tenancy_internal.run_as(tenancy_internal.seeder_of(target), r.path, format(
+                            PERFORM tenancy_internal.run_as_owner(target, r.path, format(
                                 'WITH gone AS (DELETE FROM %s WHERE %s RETURNING 1) SELECT pg_catalog.to_jsonb(pg_catalog.count(*)) FROM gone',
                                 target::regclass, stage #>> '{own,place}'));
                         END IF;
-                        CASE WHEN stage ? 'problem' OR b.context = 'none' THEN PERFORM tenancy_internal.leave_tenant_step();
+                        CASE WHEN b.context = 'none' THEN PERFORM tenancy_internal.leave_tenant_step();
                              WHEN b.context = 'own' THEN PERFORM tenancy.switch_tenant(stage ->> 'x');
                              WHEN b.context = 'foreign' THEN PERFORM tenancy.switch_tenant(stage ->> 'y');
                              ELSE PERFORM tenancy_internal.stale_tenant_step(stage ->> 'x');
                         END CASE;
                         SET LOCAL row_security = on;
-                        IF bound IS NOT NULL THEN
-                            -- A binding is the session's role's, which SET ROLE does not change.
-                            PERFORM set_config('session_authorization', r.rolname, true);
-                        ELSE
-                            PERFORM set_config('role', r.rolname, true);
-                        END IF;
-                        phase := 'statement';
-                        PERFORM set_config('search_path', r.path, true);
+                        -- A binding is the session's role's: that one is to be the session's, too.
+                        answer := tenancy_internal.confined_step(r.oid, bound IS NOT NULL, r.path, words, b.command <> 'SELECT')::jsonb;
                         IF b.command = 'SELECT' THEN
-                            EXECUTE words INTO sees_own, sees_others;
-                        ELSE
-                            EXECUTE words;
-                            GET DIAGNOSTICS changed = ROW_COUNT;
+                            sees_own := answer #> '{answer,0}';
+                            sees_others := answer #> '{answer,1}';
                         END IF;
-                        PERFORM pg_catalog.set_config('search_path', 'pg_catalog, pg_temp', true);
-                        outcome := CASE WHEN sees_own IS NULL
-                                        THEN CASE changed WHEN 0 THEN 'no rows' WHEN 1 THEN 'one row' ELSE 'many rows' END
+                        outcome := CASE WHEN answer ->> 'code' = '42501' AND b.wanted = 'no privilege' THEN b.wanted
+                                        WHEN answer ->> 'code' IN ('42501', '55000') THEN format('refused (%s)', answer ->> 'code')
+                                        WHEN answer ? 'code' THEN format('error %s: %s', answer ->> 'code', answer ->> 'message')
+                                        WHEN b.command <> 'SELECT'
+                                        THEN CASE answer ->> 'answer' WHEN '0' THEN 'no rows' WHEN '1' THEN 'one row' ELSE 'many rows' END
                                         WHEN b.probe = 'shared' THEN CASE WHEN sees_own THEN 'shared rows' ELSE 'no rows' END
                                         WHEN protection.access = 'reference' THEN CASE WHEN sees_own THEN 'rows' ELSE 'no rows' END
                                         WHEN CASE b.context WHEN 'foreign' THEN sees_own ELSE sees_others END THEN 'foreign rows'
@@ -589,16 +603,11 @@ BEGIN
                                         WHEN sees_own THEN 'own rows' ELSE 'no rows' END;
                         RAISE EXCEPTION 'seen' USING ERRCODE = 'triggered_action_exception', HINT = 'This is rolled back.';
                     EXCEPTION WHEN OTHERS THEN
-                        IF outcome IS NULL THEN
-                            GET STACKED DIAGNOSTICS code = RETURNED_SQLSTATE, problem = MESSAGE_TEXT;
-                            outcome := CASE WHEN phase = 'statement' AND code IN ('42501', '55000')
-                                            THEN CASE b.wanted WHEN 'no privilege' THEN b.wanted ELSE format('refused (%s)', code) END
-                                            ELSE format('error %s: %s', code, problem) END;
-                        END IF;
+                        outcome := COALESCE(outcome, format('error %s: %s', SQLSTATE, SQLERRM));
                     END;
                 END IF;
                 IF b.is_control AND b.probe <> 'shared' THEN
-                    works := sees_own OR sees_own IS NULL AND outcome = 'one row';
+                    works := COALESCE(sees_own, outcome = 'one row');
                 END IF;
                 proven := proven || (target, r.oid, b.command, b.probe, b.wanted, outcome,
                     CASE b.wanted WHEN 'no privilege' THEN outcome = b.wanted
@@ -626,7 +635,7 @@ BEGIN
             USING ERRCODE = 'read_only_sql_transaction', HINT = 'Call it on the primary, in a transaction that may write.';
     ELSIF target IS NOT NULL AND NOT EXISTS (SELECT FROM tenancy.protected_tables p WHERE p.relation = target) THEN
         RAISE EXCEPTION 'table % is not protected', target
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Call tenancy.protect_table(...) first.';
+            USING ERRCODE = 'undefined_object', HINT = 'Call tenancy.protect_table(...) first.';
     ELSIF role IS NOT NULL AND NOT EXISTS (SELECT FROM pg_roles r WHERE r.oid = role) THEN
         RAISE EXCEPTION 'role % does not exist', role::oid
             USING ERRCODE = 'undefined_object', HINT = 'Leave it out to try all roles of applications.';
@@ -697,8 +706,11 @@ COMMENT ON FUNCTION tenancy_internal.expected_of(text, text, text, text, text, t
 COMMENT ON FUNCTION tenancy_internal.verdict_of(boolean, text, text, boolean) IS 'whether a probe says that isolation holds; NULL where it says nothing';
 COMMENT ON FUNCTION tenancy_internal.literals_of(text) IS 'the literals in an expression';
 COMMENT ON FUNCTION tenancy_internal.proof_values(oid, bigint) IS 'the columns of a table, with values to try';
-COMMENT ON FUNCTION tenancy_internal.run_as(text, text, text) IS 'runs a statement as a role of the caller''s';
-COMMENT ON FUNCTION tenancy_internal.seeder_of(oid) IS 'who writes rows of a table for a proof; NULL for the caller';
+COMMENT ON FUNCTION tenancy_internal.confined_step(oid, boolean, text, text, boolean) IS
+    'a step of a proof: runs a statement with the rights of a role that the caller could become, and no way back';
+COMMENT ON FUNCTION tenancy_internal.run_text(text, text, boolean) IS 'runs a statement and says what came of it';
+COMMENT ON FUNCTION tenancy_internal.run_as_owner(oid, text, text) IS 'runs a statement as the owner of a table';
+COMMENT ON FUNCTION tenancy_internal.existing_row(oid, text, text) IS 'a row that is there already, for a proof';
 COMMENT ON FUNCTION tenancy_internal.path_of(oid, text) IS 'the search_path that sessions of a role begin with';
 COMMENT ON FUNCTION tenancy_internal.tenant_key(uuid, text) IS 'a key of a tenant as text';
 COMMENT ON FUNCTION tenancy_internal.make_row(oid, uuid, jsonb, bigint, integer, text) IS 'makes a row of a tenant, and those that it refers to';

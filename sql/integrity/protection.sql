@@ -281,6 +281,8 @@ WITH y AS MATERIALIZED (
            bool_or(m.found[1] IS NULL) AS is_computed
       FROM y CROSS JOIN LATERAL regexp_matches(concat_ws(' ', y.using_text, y.check_text),
                                                'current_setting\((?:''((?:[^'']|'''')*)''::text)?', 'g') AS m(found)
+      JOIN called c ON c.oid = y.oid
+     WHERE c.functions && ARRAY['current_setting(text)'::regprocedure, 'current_setting(text, boolean)'::regprocedure]::oid[]
      GROUP BY y.oid
 ), fixed AS MATERIALIZED (    -- settings that not everybody may change
     SELECT s.name FROM pg_settings s
@@ -436,6 +438,12 @@ WITH y AS MATERIALIZED (
                      || COALESCE(' USING (' || replace(y.using_text, w.calls[1], format('(SELECT %s)', w.calls[1])) || ')', '')
                      || COALESCE(' WITH CHECK (' || replace(y.check_text, w.calls[1], format('(SELECT %s)', w.calls[1])) || ')', '') END
       FROM y JOIN wrapped w USING (policy)
+), immutable_functions AS MATERIALIZED (    -- by oid first: the server's own are thousands
+    SELECT f.oid
+      FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace
+     WHERE tables IS NULL AND f.oid >= 16384 AND f.provolatile = 'i' AND f.prokind = 'f'
+       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenancy', 'tenancy_internal')
+       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.deptype = 'e')
 )
 SELECT f.check_id, 'pg_policy'::regclass::oid, f.policy, 0, NULL::text, NULL::bigint, NULL::jsonb, f.detail, f.remedy FROM found f
 UNION ALL
@@ -443,11 +451,8 @@ SELECT 'context_function_immutable', 'pg_proc'::regclass, f.oid, 0, NULL, NULL, 
        format('Function %s is IMMUTABLE and reads the session''s context: a cached plan would remember one tenant and answer another with it.',
               f.oid::regprocedure),
        format('ALTER FUNCTION %I.%I(%s) STABLE', n.nspname, f.proname, pg_get_function_identity_arguments(f.oid))
-  FROM pg_proc f JOIN pg_namespace n ON n.oid = f.pronamespace
- WHERE tables IS NULL AND f.provolatile = 'i' AND f.prokind = 'f'
-   AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenancy', 'tenancy_internal')
-   AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_proc'::regclass AND d.objid = f.oid AND d.deptype = 'e')
-   AND tenancy_internal.reads_context(f.oid)
+  FROM immutable_functions i JOIN pg_proc f USING (oid) JOIN pg_namespace n ON n.oid = f.pronamespace
+ WHERE tenancy_internal.reads_context(f.oid)
 $$;
 
 INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source, title) VALUES

@@ -46,7 +46,7 @@ WITH RECURSIVE steps AS (
       FROM reach h JOIN steps s ON s.member = h.role JOIN pg_roles f ON f.oid = h.role
      WHERE (h.becomes AND s.becomes OR s.inherits) AND NOT f.rolsuper AND s.rolname <> ALL (h.path)
 )
-SELECT DISTINCT ON (start, role, becomes) * FROM reach ORDER BY start, role, becomes, cardinality(path), path, first_grantor
+SELECT DISTINCT ON (start, role) * FROM reach ORDER BY start, role, becomes DESC, cardinality(path), path, first_grantor
 $$;
 
 -- What a judged role can do by itself, or by way of roles that it can become. A way that leads through an application's role
@@ -173,7 +173,7 @@ WITH stored AS (
     SELECT s.*, 'setting_pin',
            CASE WHEN t.id IS NULL THEN 'no tenant has that key, and no connection gets one'
                 ELSE 'that tenant is deleted, and its connections see nothing' END
-      FROM said s LEFT JOIN tenancy.tenants t ON t.id = tenancy.find_tenant(NULLIF(s.value, ''))
+      FROM said s LEFT JOIN tenancy.tenants t ON lower(s.value) = t.id::text OR s.value IN (t.number::text, t.code)
      WHERE s.name = 'app.current_tenant_id' AND s.value <> '' AND (t.id IS NULL OR t.status = 'deleted')
 )
 SELECT j.check_id, CASE WHEN j.role = 0 THEN 'pg_database'::regclass ELSE 'pg_authid'::regclass END::oid,

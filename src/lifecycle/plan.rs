@@ -208,7 +208,7 @@ mod tests {
     #[test]
     fn what_refers_goes_first_whatever_the_order_of_names() {
         let tables = [table(1, "a", &[]), table(2, "b", &[1]), table(3, "c", &[2, 1]), table(4, "d", &[9])];
-        assert_eq!(shown(&tables), ["1 d Delete", "2 c Delete", "3 b Delete", "4 a Delete"].map(String::from).to_vec());
+        assert_eq!(shown(&tables), ["1 c Delete", "2 b Delete", "3 a Delete", "4 d Delete"].map(String::from).to_vec());
         let reversed = [table(3, "a", &[2, 1]), table(2, "b", &[1]), table(1, "c", &[])];
         assert_eq!(shown(&reversed), ["1 a Delete", "2 b Delete", "3 c Delete"]);
     }

@@ -6,7 +6,6 @@ use crate::error::{RowsError, TenancyError};
 use crate::model::{Deparsed, Ident, QualifiedName, Sql};
 use crate::pg::{Oid, deleted, protected, spi};
 use pgrx::AnyElement;
-use pgrx::pg_sys::ItemPointerData;
 use serde::Deserialize;
 
 const COLUMNS: [Wanted; 2] = [
@@ -347,7 +346,7 @@ fn restore(target: Oid, key: AnyElement) -> Result<(), TenancyError> {
     if columns.iter().any(|(_, is_given, is_needed)| *is_needed && !is_given) {
         return Err(RowsError::NotAKey { table, columns: needed }.into());
     }
-    let mut find = Sql::text("SELECT t.ctid, t.tableoid FROM ")
+    let mut find = Sql::text("SELECT t.ctid::pg_catalog.text, t.tableoid FROM ")
         .name(&table)
         .then(" AS t, pg_catalog.jsonb_populate_record(NULL::")
         .name(&table)
@@ -358,14 +357,14 @@ fn restore(target: Oid, key: AnyElement) -> Result<(), TenancyError> {
     let find = find.then(" FOR UPDATE OF t");
     deleted::showing(|| {
         let found = spi::with_catalog_names(|| {
-            spi::write(&find, &[key()], |row| Ok((row.must::<ItemPointerData>(1)?, row.must::<Oid>(2)?)))
+            spi::write(&find, &[key()], |row| Ok((row.must::<String>(1)?, row.must::<Oid>(2)?)))
         })?;
         if found.is_empty() {
             return Err(RowsError::NoDeletedRow { table }.into());
         }
         let restore = Sql::text("UPDATE ").name(&table).then(
             " SET deleted_at = NULL, deleted_by = NULL
-               WHERE ctid OPERATOR(pg_catalog.=) $1 AND tableoid OPERATOR(pg_catalog.=) $2",
+               WHERE ctid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.tid AND tableoid OPERATOR(pg_catalog.=) $2",
         );
         found.into_iter().try_for_each(|(place, part)| spi::run(&restore, &[place.into(), part.into()]))
     })

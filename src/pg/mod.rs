@@ -27,6 +27,7 @@ pub mod signing;
 pub mod spi;
 mod table;
 mod tag;
+pub mod tally;
 #[cfg(any(test, feature = "pg_test"))]
 pub mod tests;
 pub mod trigger;

@@ -183,7 +183,7 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 10] = [
+const ADMIN_RIGHTS: [&str; 12] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
@@ -194,6 +194,8 @@ const ADMIN_RIGHTS: [&str; 10] = [
     "SELECT ON tenancy.jobs, tenancy.legal_holds, tenancy.purge_certificates",
     "SELECT ON tenancy.stamped_tables, tenancy.soft_deleted_tables, tenancy.retention_rules, tenancy.maintenance_runs",
     "SELECT ON tenancy.integrity_checks, tenancy.accepted_findings",
+    "SELECT ON tenancy.integrity_hints",
+    "SELECT, INSERT, DELETE ON tenancy.quarantined_rows", // those of tables whose owner he may act for (its policy)
 ];
 
 pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {

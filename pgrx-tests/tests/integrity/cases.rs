@@ -83,35 +83,44 @@ impl Company {
     /// Seeds the defect, sees it and nothing else, mends it as the finding says, and sees nothing.
     #[track_caller]
     pub fn tries(&self, scope: &str, case: &Case) {
+        self.tries_together(scope, std::slice::from_ref(case));
+    }
+
+    /// The same for defects that do not meet: all at once, for each call runs every check.
+    #[track_caller]
+    pub fn tries_together(&self, scope: &str, cases: &[Case]) {
         self.dba.run("BEGIN; SET LOCAL tenancy.ddl_guard = off");
-        self.dba.run(&self.named(case.seed));
-        let object = self.named(case.object);
-        let mut expected = vec![format!("{}|{object}", case.check)];
-        expected.extend(case.also.iter().map(|also| self.named(also)));
+        let mut expected = Vec::new();
+        for case in cases {
+            self.dba.run(&self.named(case.seed));
+            expected.push(format!("{}|{}", case.check, self.named(case.object)));
+            expected.extend(case.also.iter().map(|also| self.named(also)));
+        }
         expected.sort();
-        // All at once, for each call runs every check.
         let told = self.dba.query(
             "SELECT check_id || '|' || object, detail, remedy FROM tenancy.check_integrity($1) ORDER BY 1",
             &[&scope],
         );
         let found: Vec<String> = told.iter().map(|row| row.get(0)).collect();
-        assert!(found == expected, "{}: {}\n  expected: {expected:#?}\n  found: {found:#?}", case.check, case.seed);
-        let seen = format!("{}|{object}", case.check);
-        let row = told.iter().find(|row| row.get::<_, String>(0) == seen).expect("it was expected");
-        let (detail, remedy): (Option<String>, Option<String>) = (row.get(1), row.get(2));
-        assert!(detail.is_some_and(|detail| !detail.is_empty()), "{}: says nothing", case.check);
-        match (&remedy, case.mend) {
-            (Some(remedy), None) => self.dba.run(remedy),
-            (None, Some(mend)) => self.dba.run(&self.named(mend)),
-            _ => panic!("{}: remedy {remedy:?}, but by hand {:?}", case.check, case.mend),
+        let missing: Vec<&String> = expected.iter().filter(|wanted| !found.contains(wanted)).collect();
+        let surplus: Vec<&String> = found.iter().filter(|seen| !expected.contains(seen)).collect();
+        assert!(found == expected, "not found: {missing:#?}\n  found besides: {surplus:#?}\n  of {found:#?}");
+        for case in cases {
+            let seen = format!("{}|{}", case.check, self.named(case.object));
+            let row = told.iter().find(|row| row.get::<_, String>(0) == seen).expect("it was expected");
+            let (detail, remedy): (Option<String>, Option<String>) = (row.get(1), row.get(2));
+            assert!(detail.is_some_and(|detail| !detail.is_empty()), "{seen}: says nothing");
+            match (&remedy, case.mend) {
+                (Some(remedy), None) => self.dba.run(remedy),
+                (None, Some(mend)) => self.dba.run(&self.named(mend)),
+                _ => panic!("{seen}: remedy {remedy:?}, but by hand {:?}", case.mend),
+            }
         }
         let left = self.findings(scope);
-        assert!(left.is_empty(), "{}: {remedy:?} leaves {left:#?}", case.check);
+        assert!(left.is_empty(), "the remedies leave {left:#?}");
         self.dba.run("ROLLBACK");
     }
-}
 
-impl Company {
     /// Seeds what looks like defects and is none, one beside the other, and sees nothing.
     #[track_caller]
     pub fn lets_pass(&self, scope: &str, harmless: &[&str]) {

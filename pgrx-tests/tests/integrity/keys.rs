@@ -73,13 +73,14 @@ const CASES: &[Case] = &[
     ),
     Case::new("index_duplicate", "CREATE INDEX twin ON shop.orders (tenant_id, customer)", "shop.twin"),
     Case::new("index_duplicate", "CREATE INDEX twin ON shop.orders (tenant_id, id)", "shop.twin"),
+    // What is not valid supports no foreign key either.
     Case::new(
         "index_invalid",
-        "CREATE INDEX broken ON shop.orders (tenant_id, item);
-         SET LOCAL allow_system_table_mods = on;
-         UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'shop.broken'::regclass",
-        "shop.broken",
-    ),
+        "SET LOCAL allow_system_table_mods = on;
+         UPDATE pg_index SET indisvalid = false WHERE indexrelid = 'shop.orders_customer_idx'::regclass",
+        "shop.orders_customer_idx",
+    )
+    .also(&["foreign_key_without_index|orders_customer_fkey on shop.orders"]),
     Case::new("index_invalid", "CREATE INDEX hollow ON ONLY shop.events (tenant_id, what)", "shop.hollow")
         .mended_by("DROP INDEX shop.hollow"),
     Case::new(

@@ -215,7 +215,7 @@ fn what_cannot_be_tried_is_not_called_proven() {
     company.dba.refused("23514", "SELECT tenancy.assert_isolation('shop.impossible')");
     company.dba.run("DROP TABLE shop.impossible");
 
-    company.dba.refused("55000", "SELECT tenancy.prove_isolation('shop.notes')");
+    company.dba.refused("42704", "SELECT tenancy.prove_isolation('shop.notes')");
     company.dba.refused("42704", "SELECT tenancy.prove_isolation(role => 1::oid::regrole)");
     company.dba.run("BEGIN READ ONLY");
     company.dba.refused("25006", "SELECT tenancy.prove_isolation()");
@@ -281,13 +281,12 @@ fn behind_the_fence_a_hole_in_the_policies_is_none() {
         "DELETE FROM tenancy_internal.integrity_settings WHERE check_id = 'server_unfenced';
          SELECT tenancy.assert_isolation()",
     );
-    company.dba.run(
-        "BEGIN; SET LOCAL tenancy.ddl_guard = off; DROP POLICY tenancy_isolation ON shop.orders;
-         ALTER TABLE shop.customers DISABLE ROW LEVEL SECURITY",
-    );
+    company.dba.run("BEGIN; SET LOCAL tenancy.ddl_guard = off; DROP POLICY tenancy_isolation ON shop.orders");
     let none: &[&str] = &[];
     assert_eq!(failing(&company.dba, "shop.orders"), none);
-    company.dba.run("SELECT * FROM tenancy.prove_isolation('shop.customers')");
+    // Without row security nobody is let in, not even the owner who is to make rows.
+    company.dba.run("ALTER TABLE shop.customers DISABLE ROW LEVEL SECURITY");
+    company.dba.sees("SELECT DISTINCT ok FROM tenancy.prove_isolation('shop.customers')", &["NULL"]);
     // A superuser's transaction has no tenant afterwards, and works for all.
     company.dba.sees("SELECT count(*) FROM shop.orders", &["3"]);
     company.dba.run("ROLLBACK");
@@ -298,4 +297,35 @@ fn behind_the_fence_a_hole_in_the_policies_is_none() {
     let remedy = company.dba.value("SELECT remedy FROM tenancy.check_integrity('roles')");
     company.dba.run(&remedy);
     assert_eq!(company.findings("roles"), none);
+}
+
+#[test]
+fn what_runs_in_a_proof_does_not_become_its_caller() {
+    let company = Company::open();
+    company.dba.run(&company.named(
+        "CREATE TABLE shop.trap (tenant_id uuid NOT NULL, a text); ALTER TABLE shop.trap owner to OWNER;
+         SELECT tenancy.protect_table('shop.trap');
+         GRANT SELECT, INSERT, UPDATE, DELETE ON shop.trap TO APP; GRANT CREATE ON SCHEMA shop TO OWNER",
+    ));
+    let owner = company.db.login(&company.owner);
+    for attempt in
+        ["RESET ROLE", "SET ROLE postgres", "RESET SESSION AUTHORIZATION", "SET SESSION AUTHORIZATION postgres"]
+    {
+        owner.run(&format!(
+            "CREATE OR REPLACE FUNCTION shop.spring() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN {attempt}; RETURN NEW; END $$;
+             DROP TRIGGER IF EXISTS spring ON shop.trap;
+             CREATE TRIGGER spring BEFORE INSERT ON shop.trap FOR EACH ROW EXECUTE FUNCTION shop.spring()"
+        ));
+        company.dba.sees(
+            "SELECT DISTINCT got LIKE '%cannot set parameter%within security-%', ok FROM tenancy.prove_isolation('shop.trap')",
+            &["t|NULL"],
+        );
+    }
+    company.dba.sees("SELECT current_user, session_user", &["postgres|postgres"]);
+    // Nor does the step lend an administrator a role that he could not become.
+    let admin = company.db.role("admin", "");
+    company.dba.run(&format!("SELECT tenancy.grant_admin('{admin}')"));
+    let session = company.db.login(&admin);
+    session.refused("42501", "SELECT tenancy_internal.confined_step(10, false, '', 'SELECT 1', true)");
+    session.refused("42501", "SELECT tenancy_internal.confined_step(10, true, '', 'SELECT 1', true)");
 }

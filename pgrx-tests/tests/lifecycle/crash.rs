@@ -1,6 +1,6 @@
 //! A backend is killed in the middle of a purge, again and again; a server that refuses all it can does not stand in its way.
 
-use crate::world::{KINDS, World};
+use crate::world::{World, all, deleted};
 use pg_tenancy_tests::{Cluster, Session, cluster::data};
 use rustix::process::{Pid, Signal, kill_process};
 use std::{
@@ -36,7 +36,7 @@ fn a_killed_purge_is_finished_by_the_next_call() {
     let watch = |session: &Session| session.rows("SELECT pid, done FROM tenancy.jobs WHERE state = 'running'");
 
     // Points that lie apart: in tables that are deleted from by batches, by blocks, together, and near partitions.
-    let mut left = (KINDS + 1) * N;
+    let mut left = all(N);
     for (point, how) in [(30, "cancel"), (700, "kill"), (400, "kill"), (1500, "kill"), (300, "kill")] {
         let (purger, watcher) = (login(), login());
         let purge = thread::spawn(move || purger.try_run(&call(1)).map_err(|error| error.to_string()));
@@ -66,6 +66,6 @@ fn a_killed_purge_is_finished_by_the_next_call() {
     last.run(&call(0));
     assert_eq!(world.left(), 0);
     assert_eq!(world.rows_where("whose <> 'red'"), others);
-    last.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|6|t", KINDS * N)]);
+    last.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|6|t", deleted(N))]);
     last.sees("SELECT count(*), count(*) FILTER (WHERE state = 'done') FROM tenancy.jobs", &["6|1"]);
 }

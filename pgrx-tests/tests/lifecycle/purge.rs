@@ -1,6 +1,6 @@
 //! Nothing of the tenant is left, nothing of others is touched, and nothing is done by mistake.
 
-use crate::world::{KINDS, World};
+use crate::world::{World, all, deleted};
 use pg_tenancy_tests::Db;
 
 #[test]
@@ -9,7 +9,7 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     let world = World::new(Db::new(), N);
     let steward = world.db.login(&world.steward);
     let others = world.rows_where("whose <> 'red'");
-    assert!(world.left() == (KINDS + 1) * N, "{}", world.left());
+    assert!(world.left() == all(N), "{}", world.left());
     let logged = "SELECT count(*) FROM tenancy.audit_log WHERE table_name LIKE '%items'";
     world.dba.sees(logged, &["270"]);
 
@@ -28,6 +28,11 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     assert!(place("logs_red", "drop") > 0 && place("old_notes", "delete in b") > 0);
     assert!(!plan.iter().any(|line| line.contains("countries") || line.contains("logs_red_1")), "{plan:?}");
 
+    world.dba.run(&format!(
+        "INSERT INTO tenancy.quarantined_rows (relation, table_name, constraint_name, tenant, row, reason)
+         SELECT 'items', 'items', 'c', t, '{{}}', '' FROM unnest('{{{},{},red,blue}}'::text[]) t",
+        world.red.id, world.red.number
+    ));
     let before = world.digest();
     steward.run("CALL tenancy.purge_tenant('red')");
     steward.run("CALL tenancy.purge_tenant('red', 'red', batch_size => 7, include_audit => true)");
@@ -47,12 +52,12 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     world.dba.sees(logged, &["270"]);
     world.dba.sees(
         "SELECT action, tenant_id, new_values ->> 'rows', new_values ->> 'certificate' FROM tenancy.audit_log ORDER BY id DESC LIMIT 1",
-        &[&format!("tenant_purged|NULL|{}|1", KINDS * N)],
+        &[&format!("tenant_purged|NULL|{}|1", deleted(N) + 3)],
     );
     // The certificate
     steward.sees(
         "SELECT number, tenant_code, rows, audit_entries, runs, started_by = session_user, is_intact, previous FROM tenancy.purge_certificates",
-        &[&format!("1|red|{}|NULL|1|t|t|NULL", KINDS * N)],
+        &[&format!("1|red|{}|NULL|1|t|t|NULL", deleted(N) + 3)],
     );
     steward.sees(
         "SELECT t ->> 'table', t ->> 'how', COALESCE(t ->> 'rows', t ->> 'estimated_rows')
@@ -68,9 +73,11 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
             "public.notes|deleted|50",
             "public.old_notes|deleted|50",
             "public.people|deleted|50",
+            "public.pictures|deleted|6",
             "public.teams|deleted|50",
             "public.templates|deleted|50",
             "public.words|deleted|50",
+            "tenancy.quarantined_rows|deleted|3",
         ],
     );
     // Its keys are nobody's again, and it does not come back.
@@ -81,6 +88,7 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     steward.refused("55000", "SELECT tenancy.undelete_tenant('red')");
     steward.refused("42710", "SELECT tenancy.create_tenant('red')");
     steward.refused("42710", &format!("SELECT tenancy.create_tenant('rot', number => {})", world.red.number));
+    world.dba.sees("SELECT tenant FROM tenancy.quarantined_rows", &["blue"]);
     // Once more: nothing to do, and no second certificate. What was written behind its back goes with one.
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
     steward.sees("SELECT count(*) FROM tenancy.purge_certificates", &["1"]);
@@ -92,7 +100,7 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
     assert_eq!(world.left(), 0);
     steward.sees(
         "SELECT number, rows, audit_entries, is_intact FROM tenancy.purge_certificates ORDER BY 1",
-        &[&format!("1|{}|NULL|t", KINDS * N), "2|2|200|t"],
+        &[&format!("1|{}|NULL|t", deleted(N) + 3), "2|2|200|t"],
     );
     world.dba.sees(logged, &["120"]);
     // A changed certificate is seen, and so is what follows a removed one.
@@ -184,7 +192,7 @@ fn nothing_is_purged_by_mistake() {
     assert!(ruled.detail().is_some_and(|d| d.contains("words: ")), "{ruled:?}");
     world.dba.run("DROP RULE nothing ON words");
 
-    assert_eq!(world.left(), (KINDS + 1) * 10);
+    assert_eq!(world.left(), all(10));
     steward.sees("SELECT count(*) FROM tenancy.purge_certificates", &["0"]);
     steward.run("SELECT tenancy.undelete_tenant('red')");
 
@@ -230,7 +238,7 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     other.refused("55000", &step);
     other.run("SELECT tenancy.undelete_tenant('red')");
     steward.refused("55000", &step);
-    assert_eq!(world.left(), (KINDS + 1) * N);
+    assert_eq!(world.left(), all(N));
     other.run("SELECT tenancy.suspend_tenant('red')");
 
     // A hold stops what is under way.
@@ -249,7 +257,7 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     );
     steward.sees("SELECT state FROM tenancy.jobs ORDER BY id DESC LIMIT 1", &["stopped"]);
     let left = world.left();
-    assert!(left > 0 && left < (KINDS + 1) * N, "{left}");
+    assert!(left > 0 && left < all(N), "{left}");
 
     // One that is written to all the while does not end; one that is left alone does.
     let purge = steward.value(begin);
@@ -269,5 +277,5 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
     assert_eq!(world.left(), 0);
     assert_eq!(world.rows_where("whose <> 'red'"), others);
-    steward.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|5|t", KINDS * N + 6)]);
+    steward.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|5|t", deleted(N) + 6)]);
 }

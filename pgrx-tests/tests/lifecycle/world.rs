@@ -31,13 +31,16 @@ CREATE TABLE notes (tenant_id uuid NOT NULL, id bigint, whose text);
 CREATE TABLE old_notes (reason text) INHERITS (notes);
 CREATE TABLE counts (account int NOT NULL, id bigint, whose text);
 CREATE TABLE words (tenant text NOT NULL, id bigint, whose text);
+-- Few of its blocks have rows of red.
+CREATE TABLE pictures (tenant_id uuid NOT NULL, id bigint, picture text, whose text);
+ALTER TABLE pictures ALTER COLUMN picture SET STORAGE PLAIN;
 CREATE TABLE templates (tenant_id uuid, id bigint, whose text);
 CREATE TABLE logs (number bigint NOT NULL, id bigint, whose text, PRIMARY KEY (number, id)) PARTITION BY LIST (number);
 CREATE TABLE logs_rest PARTITION OF logs DEFAULT;
 SELECT tenancy.protect_table('countries', access => 'reference'), tenancy.protect_table('customers'),
        tenancy.protect_table('"quo""te"."s < e"', 'Te"nant'), tenancy.protect_table('items'), tenancy.protect_table('docs'),
        tenancy.protect_table('teams'), tenancy.protect_table('people'), tenancy.protect_table('notes'),
-       tenancy.protect_table('counts', 'account'), tenancy.protect_table('words', 'tenant'),
+       tenancy.protect_table('counts', 'account'), tenancy.protect_table('words', 'tenant'), tenancy.protect_table('pictures'),
        tenancy.protect_table('templates', access => 'shared'), tenancy.protect_table('logs', 'number');
 SELECT tenancy.audit_table('items'), tenancy.audit_table('customers');
 INSERT INTO countries VALUES ('se');
@@ -67,8 +70,15 @@ INSERT INTO templates SELECT :id, g, :code FROM generate_series(1, :n) g;
 INSERT INTO logs SELECT :number, g, :code FROM generate_series(1, :n) g;
 "#;
 
-/// Rows of a tenant that are deleted one by one, for each `n` of `ROWS`.
-pub const KINDS: i64 = 13;
+/// Rows of `n` of a kind: those that are deleted from tables.
+pub fn deleted(n: i64) -> i64 {
+    13 * n + n / 8
+}
+
+/// With those of the partition that is dropped.
+pub fn all(n: i64) -> i64 {
+    deleted(n) + n
+}
 
 impl World {
     pub fn new(db: Db, rows: i64) -> Self {
@@ -90,7 +100,12 @@ impl World {
                 .replace(":n", &n.to_string());
             dba.run(&rows);
         }
-        dba.run("ANALYZE");
+        dba.run(&format!(
+            "INSERT INTO pictures SELECT CASE WHEN g % 8 = 0 THEN '{}'::uuid ELSE tenancy.find_tenant('blue') END, g, repeat('x', 2000),
+                                         CASE WHEN g % 8 = 0 THEN 'red' ELSE 'blue' END FROM generate_series(1, {rows}) g;
+             ANALYZE",
+            red.id
+        ));
         Self { db, dba, steward, red }
     }
 
