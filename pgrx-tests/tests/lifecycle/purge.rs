@@ -279,3 +279,30 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     assert_eq!(world.rows_where("whose <> 'red'"), others);
     steward.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|5|t", deleted(N) + 6)]);
 }
+
+#[test]
+fn what_an_open_transaction_commits_late_is_purged_too() {
+    const N: i64 = 8;
+    let world = World::new(Db::new(), N);
+    let app = world.db.application("app");
+    world.dba.run(&format!("GRANT SELECT, INSERT ON words TO {app}"));
+    let late = world.db.login(&app);
+    late.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO words (id, whose) VALUES (0, 'red')");
+    let steward = world.db.login(&world.steward);
+    steward.run("SELECT tenancy.delete_tenant('red')");
+    let pid = steward.pid();
+    let purge = std::thread::spawn(move || {
+        steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
+        steward
+    });
+    let waits = format!("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {pid}");
+    while world.dba.value(&waits) != "t" {
+        assert!(!purge.is_finished(), "it waits for nobody");
+        std::thread::yield_now();
+    }
+    assert_eq!(world.left(), 0, "what is not committed is not seen");
+    late.run("COMMIT");
+    let steward = purge.join().expect("no panic");
+    steward.sees("SELECT rows FROM tenancy.purge_certificates", &[&(deleted(N) + 1).to_string()]);
+    assert_eq!(world.left(), 0);
+}
