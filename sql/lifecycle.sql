@@ -526,6 +526,7 @@ DECLARE
     counts bigint[];
     gone bigint := 0;
     is_over boolean := true;
+    is_dropped boolean := false;
 BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id;
     PERFORM tenancy_internal.check_purgeable(owner);
@@ -534,14 +535,17 @@ BEGIN
         RETURN u.include_audit AND tenancy_internal.purge_audit(u.id);
     END IF;
     condition := tenancy_internal.rows_of(part.relation, owner);
-    IF condition IS NULL THEN
-        NULL;    -- dropped, or no longer protected, since the plan was made: the end looks again
+    IF EXISTS (SELECT FROM tenancy_internal.purge_parts q
+                WHERE q.purge = u.id AND q.step = part.step AND NOT q.is_done AND tenancy_internal.rows_of(q.relation, owner) IS NULL) THEN
+        -- Dropped, or no longer protected, since the plan was made: the end looks again.
+        UPDATE tenancy_internal.purge_parts q SET is_done = true WHERE q.purge = u.id AND q.step = part.step;
+        RETURN true;
     ELSIF part.how = 'together' THEN
         SELECT tenancy_internal.delete_circle(array_agg(q.relation ORDER BY q.name), owner) INTO counts
-          FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.step = part.step AND q.how = 'together';
+          FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.step = part.step AND NOT q.is_done;
         UPDATE tenancy_internal.purge_parts q SET rows = q.rows + counts[r.place], is_done = true
           FROM (SELECT o.name, row_number() OVER (ORDER BY o.name) AS place FROM tenancy_internal.purge_parts o
-                 WHERE o.purge = u.id AND o.step = part.step AND o.how = 'together') AS r
+                 WHERE o.purge = u.id AND o.step = part.step AND NOT o.is_done) AS r
          WHERE q.purge = u.id AND q.how = 'together' AND q.name = r.name;
         gone := (SELECT sum(c) FROM unnest(counts) AS c);
     ELSIF part.how = 'drop' THEN
@@ -549,6 +553,7 @@ BEGIN
             gone := (SELECT COALESCE(sum(GREATEST(c.reltuples, 0)), 0) FROM tenancy_internal.table_family(part.relation) AS f(relation)
                        JOIN pg_class c ON c.oid = f.relation WHERE c.relkind = 'r');
             PERFORM tenancy_internal.drop_tenants_partition(part.relation);
+            is_dropped := true;
         END IF;
     ELSE
         blocks := pg_relation_size(part.relation) / current_setting('block_size')::bigint;
@@ -574,7 +579,7 @@ BEGIN
          WHERE q.purge = u.id AND q.name = part.name AND q.how = part.how;
     END IF;
     -- From now on it cannot be undeleted.
-    IF owner.purged_at IS NULL AND (gone > 0 OR part.how = 'drop') THEN
+    IF owner.purged_at IS NULL AND (gone > 0 OR is_dropped) THEN
         UPDATE tenancy.tenants SET purged_at = now() WHERE id = owner.id;
     END IF;
     PERFORM tenancy_internal.tell_job(u.job, part.name, CASE WHEN part.how = 'drop' THEN 0 ELSE gone END);
