@@ -27,6 +27,7 @@ CREATE TABLE tenancy_internal.expiry_passes (
     failure     text,
     CONSTRAINT expiry_passes_pkey PRIMARY KEY (task, relation)
 ) WITH (fillfactor = 50);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.expiry_passes', 'WHERE false');
 
 CREATE VIEW tenancy.retention_rules AS
 SELECT r.relation, r.tenant_id, t.code AS tenant_code, r.column_name, r.keep, r.action, r.archive, r.set_at, r.set_by,

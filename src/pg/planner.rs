@@ -152,7 +152,8 @@ unsafe extern "C-unwind" fn plan(
     unsafe {
         // RLS leaves its mark on each query that it touched: what is not protected pays for this comparison alone.
         let (mut folded, mut softened) = (None, false);
-        if (*query).hasRowSecurity || (*query).hasModifyingCTE {
+        let writes = (*query).hasRowSecurity && (*query).commandType != pg_sys::CmdType::CMD_SELECT;
+        if writes || (*query).hasModifyingCTE {
             deleted::adapt(query, &raw mut softened);
         }
         if (*query).hasRowSecurity {

@@ -5,6 +5,8 @@ use std::{
     time::{Duration, Instant},
 };
 
+use rustix::process::{Pid, Signal, kill_process};
+
 use pg_tenancy_tests::{Cluster, Shutdown, TenantSession};
 
 use crate::soft_delete::Desk;
@@ -88,6 +90,19 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
     assert!(told.contains(&format!("psql --dbname='{}' --command=\"CALL tenancy.maintain()\"", db.name())), "{told}");
 }
 
+/// Asks until `ready` has an answer.
+#[track_caller]
+fn wait<T>(mut ready: impl FnMut() -> Option<T>) -> T {
+    let until = Instant::now() + Duration::from_secs(60);
+    loop {
+        if let Some(answer) = ready() {
+            return answer;
+        }
+        assert!(Instant::now() < until, "it never came");
+        thread::sleep(Duration::from_millis(2));
+    }
+}
+
 fn red(desk: &Desk) -> TenantSession {
     desk.db.enter(&desk.app, &desk.red)
 }
@@ -98,7 +113,7 @@ fn behind_the_fence_rows_are_kept_and_pg_cron_calls() {
     let settings = [("shared_preload_libraries", "pg_tenancy"), ("tenancy.strictness", "strict")];
     let cluster = Cluster::start(&settings);
     let desk = Desk::on(&cluster);
-    let (dba, red) = (&desk.dba, desk.db.enter(&desk.app, &desk.red));
+    let (dba, red) = (&desk.dba, red(&desk));
     red.run("INSERT INTO notes (id) VALUES (1), (2); INSERT INTO comments (id, note) VALUES (1, 1)");
     red.changes(1, "DELETE FROM notes WHERE id = 1");
     let fresh = desk.db.login(&desk.app);
@@ -110,6 +125,9 @@ fn behind_the_fence_rows_are_kept_and_pg_cron_calls() {
     dba.run("SET tenancy.deletion_grace = 0");
     dba.run("CALL tenancy.purge_deleted()");
     dba.sees("SELECT id FROM notes", &["1"]);
+
+    kill_retention(&desk, &[60, 700, 1500]);
+    let dba = desk.db.admin();
 
     if dba.value("SELECT EXISTS (SELECT FROM pg_available_extensions WHERE name = 'pg_cron')") == "f" {
         println!("SKIPPED: this server has no pg_cron");
@@ -140,4 +158,42 @@ fn behind_the_fence_rows_are_kept_and_pg_cron_calls() {
     dba.sees("SELECT part, state, failure FROM tenancy.maintenance_runs WHERE state <> 'done'", &[]);
     dba.sees("SELECT count(*) FROM notes", &["0"]);
     dba.sees("SELECT tenancy.schedule_maintenance(NULL)", &["1 jobs unscheduled"]);
+}
+
+/// Kills the backend at work when about so many more rows are gone. No row is lost on its way to the archive, or there twice.
+fn kill_retention(desk: &Desk, points: &[i64]) {
+    const ROWS: i64 = 4000;
+    let chief = desk.db.role("chief", "SUPERUSER");
+    let login = || wait(|| desk.db.try_login(&chief, |_| {}).ok());
+    login().run(&format!(
+        "CREATE TABLE visits (id int, tenant_id uuid NOT NULL, at timestamptz, page text);
+         SELECT tenancy.protect_table('visits');
+         INSERT INTO visits SELECT n, tenancy.find_tenant('red'), '2020-01-01', repeat('x', 500) FROM generate_series(1, {ROWS}) AS n;
+         INSERT INTO visits SELECT 0, tenancy.find_tenant('red'), now() FROM generate_series(1, 10);
+         SELECT tenancy.set_retention('visits', 'at', '1 year', action => 'archive')"
+    ));
+    for more in points {
+        let (worker, watcher) = (login(), login());
+        let archived = || watcher.value("SELECT count(*) FROM visits_archive").parse::<i64>().expect("a number");
+        let before = archived();
+        let pid = Pid::from_raw(worker.pid()).expect("a process");
+        let run = thread::spawn(move || worker.try_run("CALL tenancy.run_retention(batch_size => 1)").is_ok());
+        wait(|| (archived() >= before + more).then_some(()));
+        kill_process(pid, Signal::KILL).expect("it is ours to kill");
+        assert!(!run.join().expect("no panic"), "it was over before {more} rows were gone");
+        // The server ends all sessions before it lets new ones in.
+        wait(|| watcher.try_run("SELECT").err());
+        let now = login();
+        now.sees(
+            "SELECT count(*), count(DISTINCT id) FILTER (WHERE id > 0), count(*) FILTER (WHERE id = 0)
+               FROM (SELECT id FROM visits UNION ALL SELECT id FROM visits_archive) AS v",
+            &[&format!("{}|{ROWS}|10", ROWS + 10)],
+        );
+        let after = now.value("SELECT count(*) FROM visits_archive").parse::<i64>().expect("a number");
+        assert!(after > before && after < ROWS, "{before}, then {after} rows");
+    }
+    let last = login();
+    last.run("CALL tenancy.run_retention()");
+    last.sees("SELECT (SELECT count(*) FROM visits), (SELECT count(*) FROM visits_archive)", &[&format!("10|{ROWS}")]);
+    last.run("DROP TABLE visits, visits_archive");
 }
