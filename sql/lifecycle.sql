@@ -61,6 +61,7 @@ CREATE TABLE tenancy_internal.purges (
     rounds        integer     NOT NULL DEFAULT 0,    -- how often rows were found after all were gone
     started_at    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     started_by    name        NOT NULL DEFAULT session_user,
+    closed_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),    -- no transaction that began later can write for the tenant
     CONSTRAINT purges_pkey PRIMARY KEY (id),
     CONSTRAINT purges_tenant_id_key UNIQUE (tenant_id)
 );
@@ -354,7 +355,8 @@ BEGIN
     VALUES (tenant, owner.code, job, batch_size, pause_ms, clock_timestamp() + make_interval(secs => max_seconds), include_audit, 1)
     ON CONFLICT (tenant_id) DO UPDATE
        SET job = EXCLUDED.job, batch_size = EXCLUDED.batch_size, pause_ms = EXCLUDED.pause_ms, stop_at = EXCLUDED.stop_at,
-           include_audit = u.include_audit OR EXCLUDED.include_audit, runs = u.runs + 1, rounds = 0
+           include_audit = u.include_audit OR EXCLUDED.include_audit, runs = u.runs + 1, rounds = 0,
+           closed_at = EXCLUDED.closed_at
     RETURNING id INTO purge;
     PERFORM tenancy_internal.plan_parts(purge, plan, false);
     RETURN purge;
@@ -524,6 +526,7 @@ DECLARE
     counts bigint[];
     gone bigint := 0;
     is_over boolean := true;
+    is_dropped boolean := false;
 BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id;
     PERFORM tenancy_internal.check_purgeable(owner);
@@ -532,14 +535,17 @@ BEGIN
         RETURN u.include_audit AND tenancy_internal.purge_audit(u.id);
     END IF;
     condition := tenancy_internal.rows_of(part.relation, owner);
-    IF condition IS NULL THEN
-        NULL;    -- dropped, or no longer protected, since the plan was made: the end looks again
+    IF EXISTS (SELECT FROM tenancy_internal.purge_parts q
+                WHERE q.purge = u.id AND q.step = part.step AND NOT q.is_done AND tenancy_internal.rows_of(q.relation, owner) IS NULL) THEN
+        -- Dropped, or no longer protected, since the plan was made: the end looks again.
+        UPDATE tenancy_internal.purge_parts q SET is_done = true WHERE q.purge = u.id AND q.step = part.step;
+        RETURN true;
     ELSIF part.how = 'together' THEN
         SELECT tenancy_internal.delete_circle(array_agg(q.relation ORDER BY q.name), owner) INTO counts
-          FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.step = part.step AND q.how = 'together';
+          FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.step = part.step AND NOT q.is_done;
         UPDATE tenancy_internal.purge_parts q SET rows = q.rows + counts[r.place], is_done = true
           FROM (SELECT o.name, row_number() OVER (ORDER BY o.name) AS place FROM tenancy_internal.purge_parts o
-                 WHERE o.purge = u.id AND o.step = part.step AND o.how = 'together') AS r
+                 WHERE o.purge = u.id AND o.step = part.step AND NOT o.is_done) AS r
          WHERE q.purge = u.id AND q.how = 'together' AND q.name = r.name;
         gone := (SELECT sum(c) FROM unnest(counts) AS c);
     ELSIF part.how = 'drop' THEN
@@ -547,6 +553,7 @@ BEGIN
             gone := (SELECT COALESCE(sum(GREATEST(c.reltuples, 0)), 0) FROM tenancy_internal.table_family(part.relation) AS f(relation)
                        JOIN pg_class c ON c.oid = f.relation WHERE c.relkind = 'r');
             PERFORM tenancy_internal.drop_tenants_partition(part.relation);
+            is_dropped := true;
         END IF;
     ELSE
         blocks := pg_relation_size(part.relation) / current_setting('block_size')::bigint;
@@ -572,7 +579,7 @@ BEGIN
          WHERE q.purge = u.id AND q.name = part.name AND q.how = part.how;
     END IF;
     -- From now on it cannot be undeleted.
-    IF owner.purged_at IS NULL AND (gone > 0 OR part.how = 'drop') THEN
+    IF owner.purged_at IS NULL AND (gone > 0 OR is_dropped) THEN
         UPDATE tenancy.tenants SET purged_at = now() WHERE id = owner.id;
     END IF;
     PERFORM tenancy_internal.tell_job(u.job, part.name, CASE WHEN part.how = 'drop' THEN 0 ELSE gone END);
@@ -596,6 +603,31 @@ BEGIN
     RETURN true;
 END $$;
 
+-- Waits for transactions that began before the tenant was closed and have written to protected tables since: what they commit
+-- may be the tenant's. Others go on meanwhile.
+CREATE FUNCTION tenancy_internal.await_writers(since timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    writer text;
+BEGIN
+    FOR attempt IN 1..100 LOOP
+        SELECT COALESCE(format('the backend %s', a.pid), 'a prepared transaction') || ' writes to ' || l.relation::regclass INTO writer
+          FROM pg_locks l
+          JOIN tenancy_internal.protected_tables p ON p.relation = l.relation AND p.access <> 'reference'
+          LEFT JOIN pg_stat_activity a ON a.pid = l.pid
+         WHERE l.locktype = 'relation' AND l.database = (SELECT d.oid FROM pg_database d WHERE d.datname = current_database())
+           AND l.mode = 'RowExclusiveLock' AND l.granted AND l.pid IS DISTINCT FROM pg_backend_pid()
+           AND (l.pid IS NULL OR a.xact_start < since)
+         LIMIT 1;
+        IF writer IS NULL THEN
+            RETURN;
+        END IF;
+        PERFORM pg_sleep(0.1), pg_stat_clear_snapshot();
+    END LOOP;
+    RAISE EXCEPTION 'a transaction that is older than the purge may still have rows of the tenant'
+        USING ERRCODE = 'lock_not_available', DETAIL = writer, HINT = 'Call the same again when it has ended; all that was to be deleted is.';
+END $$;
+
 -- Counts what is left: nothing, then the certificate is written and the purge is over; or else false, and there is more to do.
 CREATE FUNCTION tenancy_internal.finish_purge(purge bigint, plan jsonb) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -613,6 +645,7 @@ DECLARE
     own_tables jsonb := '[]';
 BEGIN
     SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id;
+    PERFORM tenancy_internal.await_writers(u.closed_at);
     -- What was protected since is purged too; what is not is refused.
     PERFORM tenancy_internal.check_purge(owner.id, owner.code, false);
     FOR target IN SELECT p.relation FROM tenancy_internal.protected_tables p WHERE p.root = p.relation AND p.access <> 'reference' LOOP
@@ -786,7 +819,7 @@ REVOKE ALL ON ROUTINE tenancy_internal.known_tenant(text),
     tenancy_internal.delete_blocks(regclass, text, bigint, bigint),
     tenancy_internal.delete_circle(regclass[], tenancy.tenants), tenancy_internal.drop_tenants_partition(regclass),
     tenancy_internal.purge_audit(bigint), tenancy_internal.purge_at_hand(bigint), tenancy_internal.purge_part(bigint),
-    tenancy_internal.rest_purge_step(bigint), tenancy_internal.finish_purge(bigint, jsonb),
+    tenancy_internal.rest_purge_step(bigint), tenancy_internal.await_writers(timestamptz), tenancy_internal.finish_purge(bigint, jsonb),
     tenancy_internal.begin_purge_step(text, text, boolean, integer, integer, integer, boolean),
     tenancy_internal.purge_step(bigint), tenancy_internal.finish_purge_step(bigint) FROM PUBLIC;
 
@@ -829,6 +862,7 @@ COMMENT ON FUNCTION tenancy_internal.drop_tenants_partition(regclass) IS 'detach
 COMMENT ON FUNCTION tenancy_internal.purge_audit(bigint) IS 'deletes a batch of a tenant''s entries from the audit log';
 COMMENT ON FUNCTION tenancy_internal.purge_at_hand(bigint) IS 'the purge that this session is at work on';
 COMMENT ON FUNCTION tenancy_internal.purge_part(bigint) IS 'does the next part of a purge, or a batch of it';
+COMMENT ON FUNCTION tenancy_internal.await_writers(timestamptz) IS 'waits for transactions that are older than a purge and have written';
 COMMENT ON FUNCTION tenancy_internal.finish_purge(bigint, jsonb) IS 'counts what is left, and writes the certificate';
 COMMENT ON FUNCTION tenancy_internal.begin_purge_step(text, text, boolean, integer, integer, integer, boolean) IS 'a step of purge_tenant: checks, plans and takes the turn';
 COMMENT ON FUNCTION tenancy_internal.purge_step(bigint) IS 'a step of purge_tenant: the next batch; false when there are no more';

@@ -83,6 +83,12 @@ LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT has_function_privilege('tenancy.create_tenant(text, text, text, jsonb, jsonb, uuid, bigint, boolean)', 'EXECUTE')
 $$;
 
+-- How long deleted rows, and the rows of deleted tenants, are kept.
+CREATE FUNCTION tenancy_internal.deletion_grace() RETURNS interval
+LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE(NULLIF(current_setting('tenancy.deletion_grace', true), '')::interval, '30 days')
+$$;
+
 COMMENT ON TABLE tenancy.plans IS 'plans a tenant can be on, with their limits; -1 is unlimited';
 COMMENT ON COLUMN tenancy.plans.limits IS 'limit by name, as numbers; -1 is unlimited';
 COMMENT ON COLUMN tenancy.plans.builtin IS 'installed with the extension and not edited since';
@@ -113,3 +119,4 @@ COMMENT ON FUNCTION tenancy_internal.is_tenant_code(text) IS 'whether a text can
 COMMENT ON FUNCTION tenancy_internal.announce_change() IS
     'makes every backend forget what it remembers of the table that has changed';
 COMMENT ON FUNCTION tenancy_internal.keep_tenants() IS 'refuses to change a tenant''s keys and to remove tenants';
+COMMENT ON FUNCTION tenancy_internal.deletion_grace() IS 'how long deleted rows, and the rows of deleted tenants, are kept (tenancy.deletion_grace)';

@@ -5,9 +5,11 @@
 
 mod audit;
 mod jobs;
+mod rows;
 
 pub use audit::AuditError;
 pub use jobs::JobError;
+pub use rows::RowsError;
 
 use crate::model::fence::{Gap, Statement};
 use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
@@ -191,6 +193,8 @@ pub enum TenancyError {
     KeyNotScoped { key: Ident, table: QualifiedName },
     // audit
     Audit(AuditError),
+    // lifecycle: stamps, deleted rows, retention
+    Rows(RowsError),
     // jobs
     Job(JobError),
     // the seam
@@ -206,6 +210,12 @@ impl From<JobError> for TenancyError {
 impl From<AuditError> for TenancyError {
     fn from(refusal: AuditError) -> Self {
         Self::Audit(refusal)
+    }
+}
+
+impl From<RowsError> for TenancyError {
+    fn from(refusal: RowsError) -> Self {
+        Self::Rows(refusal)
     }
 }
 
@@ -754,6 +764,7 @@ impl TenancyError {
             }
 
             E::Audit(refusal) => refusal.face(),
+            E::Rows(refusal) => refusal.face(),
             E::Job(refusal) => refusal.face(),
             E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),

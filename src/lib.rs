@@ -30,6 +30,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::guc::note_options();
     pg::settings::define();
     pg::signing::define();
+    pg::deleted::define();
     pg::guc::define();
     pg::cache::watch();
     pg::watched::watch();

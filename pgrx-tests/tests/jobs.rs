@@ -30,6 +30,7 @@ fn a_task_is_one_sessions_and_all_can_see_how_far_it_is() {
 
     // An error of its session ends it, whatever it was.
     first.refused("22012", "SELECT 1 / 0");
+    first.run("SELECT"); // The error is told before its transaction has ended.
     steward.sees(STATES, &["red|4|interrupted", "blue|0|done"]);
     let job = begin(&second, "red");
     steward.sees(STATES, &["red|4|interrupted", "blue|0|done", "red|0|running"]);

@@ -4,7 +4,15 @@
 mod begin;
 #[path = "lifecycle/crash.rs"]
 mod crash;
+#[path = "lifecycle/maintenance.rs"]
+mod maintenance;
 #[path = "lifecycle/purge.rs"]
 mod purge;
+#[path = "lifecycle/retention.rs"]
+mod retention;
+#[path = "lifecycle/soft_delete.rs"]
+mod soft_delete;
+#[path = "lifecycle/stamps.rs"]
+mod stamps;
 #[path = "lifecycle/world.rs"]
 mod world;

@@ -35,10 +35,6 @@ SELECT h.kind, h.relation, h.columns, h.parent, h.parent_columns, h.registered_a
   FROM tenancy_internal.integrity_hints h
   JOIN pg_catalog.pg_class c ON c.oid = h.relation;
 
--- How long the rows of a deleted tenant may stay.
-CREATE FUNCTION tenancy_internal.deletion_grace() RETURNS interval
-LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$ SELECT interval '30 days' $$;
-
 -- Refuses what a hint cannot be about; gives the numbers of the columns.
 CREATE FUNCTION tenancy_internal.checked_columns(target regclass, columns name[], argument text) RETURNS int2[]
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -684,7 +680,6 @@ COMMENT ON FUNCTION tenancy.unregister_reference(regclass, name[]) IS 'takes bac
 COMMENT ON FUNCTION tenancy.unregister_number(regclass, name) IS 'takes back what tenancy.register_number said';
 COMMENT ON FUNCTION tenancy.unregister_unique(regclass, name[]) IS 'takes back what tenancy.register_unique said';
 COMMENT ON FUNCTION tenancy.unregister_user_table(regclass) IS 'takes back what tenancy.register_user_table said';
-COMMENT ON FUNCTION tenancy_internal.deletion_grace() IS 'how long the rows of a deleted tenant may stay';
 COMMENT ON FUNCTION tenancy_internal.checked_columns(regclass, name[], text) IS 'refuses what a hint cannot be about; gives the numbers of the columns';
 COMMENT ON FUNCTION tenancy_internal.checked_tenant_column(regclass) IS 'the tenant column of a protected table; refuses any other';
 COMMENT ON FUNCTION tenancy_internal.keep_hint(text, regclass, name[], regclass, name[]) IS 'puts a hint on record';

@@ -1,7 +1,12 @@
-//! Lifecycle: a tenant begins, is held, and goes without a trace but its certificate.
+//! Lifecycle: a tenant begins, is held, and goes without a trace but its certificate. What becomes of its rows in time.
 //! SQL: sql/lifecycle.sql, which commits. Decisions: plan.rs. Statements: store.rs. Triggers left out: pg::mute.
+//! Rows: stamps.rs, soft_delete.rs, retention.rs; what they share is rows.rs.
 
 mod plan;
+mod retention;
+mod rows;
+mod soft_delete;
+mod stamps;
 mod store;
 
 pgrx::extension_sql_file!(
@@ -18,6 +23,42 @@ pgrx::extension_sql_file!(
         tenancy_internal::purge_step,
         tenancy_internal::finish_purge_step
     ]
+);
+
+pgrx::extension_sql_file!("../../sql/lifecycle/rows.sql", name = "lifecycle_rows", requires = ["lifecycle"]);
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/stamps.sql",
+    name = "lifecycle_stamps",
+    requires = [
+        "lifecycle_rows",
+        stamps::tenancy::enable_stamps,
+        stamps::tenancy::disable_stamps,
+        stamps::tenancy::plan_stamps,
+        stamps::tenancy_internal::is_stamped
+    ]
+);
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/soft_delete.sql",
+    name = "lifecycle_soft_delete",
+    requires = [
+        "lifecycle_rows",
+        soft_delete::tenancy::enable_soft_delete,
+        soft_delete::tenancy::disable_soft_delete,
+        soft_delete::tenancy::plan_soft_delete,
+        soft_delete::tenancy::restore_row,
+        soft_delete::tenancy_internal::is_soft_deleted
+    ]
+);
+
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/retention.sql",
+    name = "lifecycle_retention",
+    requires = ["lifecycle_soft_delete", retention::tenancy::set_retention, retention::tenancy_internal::expire_rows]
+);
+pgrx::extension_sql_file!(
+    "../../sql/lifecycle/maintenance.sql",
+    name = "lifecycle_maintenance",
+    requires = ["lifecycle_retention"]
 );
 
 #[pgrx::pg_schema]

@@ -1,4 +1,4 @@
-//! The planner hook: lets a query on a partitioned table be pruned while it is planned.
+//! The planner hook: lets a query on a partitioned table be pruned while it is planned. (And keeps deleted rows: `deleted.rs`.)
 //!
 //! PostgreSQL prunes by `tenant_id = current_tenant_id()` when the executor starts, for the function is STABLE; until then each
 //! partition has been planned. Beside the policy's comparison this puts `tenant_id = <the tenant now>`. The planner merges both
@@ -16,7 +16,7 @@
 use crate::error::TenancyError;
 use crate::pg::guc::Backend;
 use crate::pg::hooks::cascade;
-use crate::pg::{context, report, settings};
+use crate::pg::{context, deleted, report, settings};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -151,7 +151,11 @@ unsafe extern "C-unwind" fn plan(
     // SAFETY: postgres.c passes a query, which the planner may scribble on; the next planner gets the same arguments.
     unsafe {
         // RLS leaves its mark on each query that it touched: what is not protected pays for this comparison alone.
-        let mut folded = None;
+        let (mut folded, mut softened) = (None, false);
+        let writes = (*query).hasRowSecurity && (*query).commandType != pg_sys::CmdType::CMD_SELECT;
+        if writes || (*query).hasModifyingCTE {
+            deleted::adapt(query, &raw mut softened);
+        }
         if (*query).hasRowSecurity {
             fold(query, text, cursor_options, &raw mut folded);
         }
@@ -161,6 +165,10 @@ unsafe extern "C-unwind" fn plan(
         };
         if folded.is_some() {
             mark(planned, &raw const folded);
+        }
+        if softened {
+            // What the client reads; the plan's top node knows that it updates.
+            (*planned).commandType = pg_sys::CmdType::CMD_DELETE;
         }
         planned
     }

@@ -66,6 +66,7 @@ static AUDIT_QUERIES: GucSetting<bool> = GucSetting::<bool>::new(false);
 static LOG_CONTEXT: GucSetting<bool> = GucSetting::<bool>::new(false);
 static TAG_LOG: GucSetting<bool> = GucSetting::<bool>::new(false);
 static ONCE_RETENTION: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60 * 60);
+static DELETION_GRACE: GucSetting<i32> = GucSetting::<i32>::new(30 * 24 * 60 * 60);
 static FOLD_TENANT: GucSetting<bool> = GucSetting::<bool>::new(true);
 
 /// Defines the settings; called once, from `_PG_init`, before `guc::define` reserves the prefix.
@@ -152,6 +153,17 @@ pub fn define() {
         c"How long tenancy.once() knows a key; 0 is for ever.",
         c"",
         &ONCE_RETENTION,
+        0,
+        i32::MAX,
+        GucContext::Suset,
+        GucFlags::UNIT_S,
+    );
+    // Read by tenancy_internal.deletion_grace(), in SQL.
+    GucRegistry::define_int_guc(
+        c"tenancy.deletion_grace",
+        c"How long deleted rows and the rows of deleted tenants are kept before maintenance removes them.",
+        c"",
+        &DELETION_GRACE,
         0,
         i32::MAX,
         GucContext::Suset,

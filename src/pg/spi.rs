@@ -1,5 +1,6 @@
 //! Statements sent to the server: reads, which standbys and parallel workers may run, and writes.
 
+use super::compat;
 use super::guc::Backend;
 use crate::error::TenancyError;
 use crate::model::Sql;
@@ -155,6 +156,16 @@ fn as_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, Tena
 /// Runs `work` with the rights of `role`.
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     with_rights(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE, work)
+}
+
+/// Runs `work` with the rights of a relation's owner, whom FORCE does not bind meanwhile: as PostgreSQL runs a foreign key's
+/// own query. So the triggers of the table run with no more rights than their owner has.
+pub fn as_owner_of_rows<T>(
+    relation: pg_sys::Oid,
+    work: impl FnOnce() -> Result<T, TenancyError>,
+) -> Result<T, TenancyError> {
+    let row = compat::class_row(relation).ok_or(TenancyError::UnknownRelation { oid: relation.to_u32() })?;
+    with_rights(row.relowner, pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS, work)
 }
 
 /// Calls one of our functions (text, text, boolean) -> text with the rights of `role`, which nothing that it runs can leave:

@@ -183,7 +183,7 @@ fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
 }
 
 /// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 11] = [
+const ADMIN_RIGHTS: [&str; 12] = [
     "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
     "SELECT, REFERENCES ON tenancy.tenants",
     "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
@@ -192,6 +192,7 @@ const ADMIN_RIGHTS: [&str; 11] = [
     "SELECT ON tenancy.audited_tables, tenancy.audit_log",
     "SELECT ON tenancy.audit_retention, tenancy.audit_maintenance, tenancy.audit_seals",
     "SELECT ON tenancy.jobs, tenancy.legal_holds, tenancy.purge_certificates",
+    "SELECT ON tenancy.stamped_tables, tenancy.soft_deleted_tables, tenancy.retention_rules, tenancy.maintenance_runs",
     "SELECT ON tenancy.integrity_checks, tenancy.accepted_findings",
     "SELECT ON tenancy.integrity_hints",
     "SELECT, INSERT, DELETE ON tenancy.quarantined_rows", // those of tables whose owner he may act for (its policy)

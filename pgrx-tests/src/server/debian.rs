@@ -30,14 +30,22 @@ pub fn is_installed(major: u32) -> bool {
 
 pub fn ensure_packages(major: u32) -> Result<()> {
     let (server, headers) = (format!("postgresql-{major}"), format!("postgresql-server-dev-{major}"));
-    packages::ensure(&[&server, &headers, "gcc"], &format!("build for PostgreSQL {major} and run it"))
+    packages::ensure(&[&server, &headers, "gcc"], &format!("build for PostgreSQL {major} and run it"))?;
+    if let Err(missing) = packages::ensure(&[&cron(major)], "test schedules") {
+        eprintln!("schedules are not tested: {missing:#}");
+    }
+    Ok(())
+}
+
+fn cron(major: u32) -> String {
+    format!("postgresql-{major}-cron")
 }
 
 /// The copy, made anew when Debian's packages have changed since.
 pub fn relocated(major: u32) -> Result<Server> {
     let tree = workspace::state()?.join(format!("servers/debian-{major}"));
     let stamp = tree.join("version");
-    let version = [format!("postgresql-{major}"), format!("postgresql-server-dev-{major}")]
+    let version = [format!("postgresql-{major}"), format!("postgresql-server-dev-{major}"), cron(major)]
         .iter()
         .map(|package| packages::installed_version(package).unwrap_or_else(|| "absent".to_owned()))
         .collect::<Vec<_>>()

@@ -247,6 +247,8 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     other.sees("SELECT state, done > 0, total > 0 FROM tenancy.jobs ORDER BY id DESC LIMIT 1", &["running|t|t"]);
     other.run("SELECT tenancy.set_legal_hold('red', 'late')");
     steward.refused("55000", &step);
+    // The error is told before its transaction has ended.
+    steward.run("SELECT");
     other.sees("SELECT state FROM tenancy.jobs ORDER BY id", &["interrupted", "interrupted"]);
     other.run("SELECT tenancy.release_legal_hold('red')");
     other.refused("55000", "SELECT tenancy.undelete_tenant('red')");
@@ -258,6 +260,18 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     steward.sees("SELECT state FROM tenancy.jobs ORDER BY id DESC LIMIT 1", &["stopped"]);
     let left = world.left();
     assert!(left > 0 && left < all(N), "{left}");
+
+    // A table that is no longer protected is nobody's to purge, and does not hold up the others.
+    let purge = steward.value(begin);
+    world.dba.run("SELECT tenancy.unprotect_table('docs')");
+    let mut steps = 0;
+    while steward.value(&format!("SELECT tenancy_internal.purge_step({purge})")) == "t" {
+        steps += 1;
+        assert!(steps < 200, "it goes in a circle");
+    }
+    let opened = steward.refused("55000", &format!("SELECT tenancy_internal.finish_purge_step({purge})"));
+    assert!(opened.detail().is_some_and(|detail| detail.contains("docs: it is not protected")), "{opened:?}");
+    world.dba.run("SELECT tenancy.protect_table('docs')");
 
     // One that is written to all the while does not end; one that is left alone does.
     let purge = steward.value(begin);
@@ -277,5 +291,32 @@ fn a_purge_goes_on_where_it_stopped_and_stops_where_it_must() {
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
     assert_eq!(world.left(), 0);
     assert_eq!(world.rows_where("whose <> 'red'"), others);
-    steward.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|5|t", deleted(N) + 6)]);
+    steward.sees("SELECT rows, runs, is_intact FROM tenancy.purge_certificates", &[&format!("{}|6|t", deleted(N) + 6)]);
+}
+
+#[test]
+fn what_an_open_transaction_commits_late_is_purged_too() {
+    const N: i64 = 8;
+    let world = World::new(Db::new(), N);
+    let app = world.db.application("app");
+    world.dba.run(&format!("GRANT SELECT, INSERT ON words TO {app}"));
+    let late = world.db.login(&app);
+    late.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO words (id, whose) VALUES (0, 'red')");
+    let steward = world.db.login(&world.steward);
+    steward.run("SELECT tenancy.delete_tenant('red')");
+    let pid = steward.pid();
+    let purge = std::thread::spawn(move || {
+        steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false)");
+        steward
+    });
+    let waits = format!("SELECT wait_event = 'PgSleep' FROM pg_stat_activity WHERE pid = {pid}");
+    while world.dba.value(&waits) != "t" {
+        assert!(!purge.is_finished(), "it waits for nobody");
+        std::thread::yield_now();
+    }
+    assert_eq!(world.left(), 0, "what is not committed is not seen");
+    late.run("COMMIT");
+    let steward = purge.join().expect("no panic");
+    steward.sees("SELECT rows FROM tenancy.purge_certificates", &[&(deleted(N) + 1).to_string()]);
+    assert_eq!(world.left(), 0);
 }
