@@ -155,6 +155,44 @@ SELECT jsonb_build_object(
  ORDER BY f.place
 $$;
 
+-- Locks all of the tables or none (as LOCK TABLE names them); false where they are not to be had. Waits for none longer than a
+-- second, for whoever comes behind waits too; but several times. A session whose lock_timeout is shorter tries once, as long.
+CREATE FUNCTION tenancy_internal.lock_briefly(tables text[], mode text, attempts integer) RETURNS boolean
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    own integer := (SELECT s.setting FROM pg_settings s WHERE s.name = 'lock_timeout');
+    is_hasty boolean := own BETWEEN 1 AND 999;
+    target text;
+BEGIN
+    FOR attempt IN 1..CASE WHEN is_hasty THEN 1 ELSE attempts END LOOP
+        BEGIN
+            PERFORM set_config('lock_timeout', CASE WHEN is_hasty THEN own ELSE 1000 END::text, true);
+            FOREACH target IN ARRAY tables LOOP
+                EXECUTE format('LOCK TABLE %s IN %s MODE', target, mode);
+            END LOOP;
+            PERFORM set_config('lock_timeout', own::text, true);
+            RETURN true;
+        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
+            IF attempt < attempts AND NOT is_hasty THEN
+                PERFORM pg_sleep(0.5 + random());
+            END IF;
+        END;
+    END LOOP;
+    RETURN false;
+END $$;
+
+-- Locks a table that is to be audited, with its partitions and children.
+CREATE FUNCTION tenancy_internal.lock_to_audit(target regclass, mode text) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF tenancy_internal.lock_briefly(ARRAY[target::text], mode, 10) THEN
+        RETURN;
+    END IF;
+    RAISE EXCEPTION 'table % is in use', target
+        USING ERRCODE = 'lock_not_available',
+              HINT = 'Call it again when the transactions that use the table have ended; pg_locks shows them.';
+END $$;
+
 -- Takes what was dropped off the record; gives the tables that lost a trigger of the audit, and its name.
 CREATE FUNCTION tenancy_internal.forget_audited() RETURNS TABLE (relation oid, lost name)
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -258,29 +296,77 @@ BEGIN
     END LOOP;
 END $$;
 
--- The row as it was at `moment`, from its present state back; NULL where there was none.
+-- Whether entries of a layout have whole rows, of UPDATE too.
+CREATE FUNCTION tenancy_internal.has_whole_rows(layout integer) RETURNS boolean
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT EXISTS (SELECT FROM tenancy_internal.audit_layouts l WHERE l.id = layout AND l.row_images = 'full')
+$$;
+
+-- The row as it was at `moment`, from its present state back; NULL where there was none. A row that is not there may have
+-- gone with a TRUNCATE, which keeps no images: what it was before is told by older entries, as far as they reach.
 CREATE FUNCTION tenancy_internal.row_at(target oid, key jsonb, whose uuid, present jsonb, moment timestamptz) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     state jsonb := present;
+    is_whole boolean := true;                  -- else the row was there, and columns that `state` lacks are not known yet
     hidden text[];
+    ignored text[];
+    emptied tenancy_internal.audit_chunks[];   -- the newest first
+    next_emptied integer := 1;
     e tenancy_internal.audit_entries;
 BEGIN
-    SELECT state - t.ignore_columns, t.redact_columns INTO state, hidden
+    SELECT t.ignore_columns, t.redact_columns INTO ignored, hidden
       FROM tenancy_internal.audited_tables t WHERE t.relation = target;
-    FOR e IN SELECT * FROM tenancy_internal.row_entries(target, key, whose) LOOP
-        EXIT WHEN e.occurred_at <= moment;
-        IF e.action = 'INSERT' THEN
+    state := state - COALESCE(ignored, '{}');
+    emptied := ARRAY(SELECT c FROM tenancy_internal.audit_chunks c
+                      WHERE c.layout IN (SELECT tenancy_internal.audit_layouts_of(target)) AND c.key_hash IS NULL AND c.action = 'T'
+                      ORDER BY c.occurred_at DESC);
+    <<back>>
+    FOR e IN SELECT r.* FROM tenancy_internal.row_entries(target, key, whose) r
+              UNION ALL SELECT (NULL::tenancy_internal.audit_entries).* LOOP
+        WHILE next_emptied <= cardinality(emptied)
+              AND CASE WHEN emptied[next_emptied].transaction_id = e.transaction_id THEN emptied[next_emptied].command > e.command
+                       ELSE e.id IS NULL OR emptied[next_emptied].occurred_at > e.occurred_at END LOOP
+            IF emptied[next_emptied].occurred_at <= moment THEN
+                IF state = '{}' AND NOT is_whole THEN
+                    state := NULL;
+                    is_whole := true;
+                END IF;
+                EXIT back WHEN is_whole;
+            ELSIF state IS NULL THEN
+                state := '{}';
+                is_whole := false;
+            END IF;
+            next_emptied := next_emptied + 1;
+        END LOOP;
+        IF e.occurred_at <= moment THEN
+            EXIT WHEN is_whole;
+            IF e.action = 'DELETE' THEN
+                state := NULL;
+            ELSE
+                state := COALESCE(e.row_key, '{}') || COALESCE(e.new_values, '{}') || state;
+            END IF;
+            is_whole := e.action = 'DELETE' OR e.new_values IS NOT NULL AND (e.action = 'INSERT' OR tenancy_internal.has_whole_rows(e.layout));
+            EXIT WHEN is_whole OR e.new_values IS NULL;
+        ELSIF e.action = 'INSERT' THEN
             state := NULL;
-        ELSIF e.old_values IS NULL THEN
+            is_whole := true;
+        ELSIF e.old_values IS NULL AND e.id IS NOT NULL THEN
             RAISE EXCEPTION 'the log does not know how the row of % was', target::regclass
                 USING ERRCODE = 'object_not_in_prerequisite_state',
                       DETAIL = 'Entries without images (row_images => ''none'') lie between then and now.',
                       HINT = 'tenancy.row_history(...) shows what is known.';
-        ELSE
-            state := COALESCE(state, '{}') || e.old_values;
+        ELSIF e.id IS NOT NULL THEN
+            state := COALESCE(e.row_key, '{}') || COALESCE(state, '{}') || e.old_values;
+            is_whole := is_whole OR e.action = 'DELETE' OR tenancy_internal.has_whole_rows(e.layout);
         END IF;
     END LOOP;
+    IF NOT is_whole THEN
+        RAISE EXCEPTION 'the log does not know how the row of % was', target::regclass
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = 'The table was emptied by TRUNCATE since, and older entries do not tell of the whole row.',
+                  HINT = 'tenancy.row_history(...) shows what is known.';
+    END IF;
     -- The present value is not that of then, and that one is not kept.
     RETURN state || COALESCE((SELECT jsonb_object_agg(h, '[redacted]') FROM unnest(hidden) AS h WHERE state ? h), '{}');
 END $$;
@@ -303,6 +389,8 @@ COMMENT ON FUNCTION tenancy_internal.make_audit_partition(timestamptz) IS 'makes
 COMMENT ON FUNCTION tenancy_internal.make_audit_partitions() IS 'makes the partitions of this month and the next two for the log';
 COMMENT ON FUNCTION tenancy_internal.audit_rows() IS 'writes what a statement did to the log';
 COMMENT ON FUNCTION tenancy_internal.describe_audit(oid, oid) IS 'what audit_table looks at in a table, its partitions and children';
+COMMENT ON FUNCTION tenancy_internal.lock_briefly(text[], text, integer) IS 'locks all of the tables or none, waiting briefly';
+COMMENT ON FUNCTION tenancy_internal.lock_to_audit(regclass, text) IS 'locks a table that is to be audited, waiting briefly';
 COMMENT ON FUNCTION tenancy_internal.forget_audited() IS 'takes dropped tables off the record, and names what lost a trigger of the audit';
 COMMENT ON FUNCTION tenancy_internal.note_audit_drops() IS 'takes dropped tables off the record, and keeps the triggers of the audit';
 COMMENT ON FUNCTION tenancy_internal.guard_audit() IS 'judges what a statement left behind: audits what is new, refuses what ends an audit';
@@ -311,6 +399,7 @@ COMMENT ON FUNCTION tenancy_internal.read_images(integer, "char", smallint, byte
 COMMENT ON FUNCTION tenancy_internal.find_row_key(integer, jsonb) IS 'a row''s key as the log has it, with its hash; no row for what is no key';
 COMMENT ON FUNCTION tenancy_internal.audit_layouts_of(oid) IS 'layouts that rows of a table may have been written by';
 COMMENT ON FUNCTION tenancy_internal.row_entries(oid, jsonb, uuid) IS 'what the log has of a row, newest first';
+COMMENT ON FUNCTION tenancy_internal.has_whole_rows(integer) IS 'whether entries of a layout have whole rows';
 COMMENT ON FUNCTION tenancy_internal.row_at(oid, jsonb, uuid, jsonb, timestamptz) IS 'a row as it was, from its present state back';
 COMMENT ON FUNCTION tenancy_internal.audit_tenant() IS
     'the tenant whose entries may be read; NULL for an administrator without one, who may read all';
@@ -382,10 +471,18 @@ CREATE TABLE tenancy_internal.audit_runs (
     told_at            timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     chunks_copied      bigint      NOT NULL DEFAULT 0,
     seen_before        bigint      NOT NULL DEFAULT 0,      -- what transactions before this one wrote has been copied
+    horizon            timestamptz,                         -- entries before it are not copied: nobody keeps them
     CONSTRAINT audit_runs_pkey PRIMARY KEY (id)
 );
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_runs', '');
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_runs_id_seq', '');
+
+-- What a run of maintain_audit() has copied of transactions that may have written more since: of transaction seen_before
+-- and later ones. So what is missing is found without a look at what was copied.
+CREATE UNLOGGED TABLE tenancy_internal.audit_copied (
+    id             bigint NOT NULL,
+    transaction_id bigint NOT NULL
+);
 
 -- Also what a run holds as its own, in pg::audit::turn: nothing else locks a view so.
 CREATE VIEW tenancy.audit_maintenance AS
@@ -453,30 +550,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT min(now() - r.keep) FROM tenancy.audit_retention r
 $$;
 
--- Locks each of the relations, or none; waits for none for longer than a second, for whoever comes behind waits too.
+-- Locks each of the relations, or none, as tenancy_internal.lock_briefly() does.
 CREATE FUNCTION tenancy_internal.lock_audit(relations regclass[], mode text, attempts integer) RETURNS boolean
-LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
-DECLARE
-    relation regclass;
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     -- Who waited for a writer must see what it wrote.
     IF current_setting('transaction_isolation') <> 'read committed' THEN
         RAISE EXCEPTION 'a step of the audit''s maintenance needs a transaction that reads what is committed'
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'CALL tenancy.maintain_audit() or tenancy.seal_audit() instead.';
     END IF;
-    FOR attempt IN 1..attempts LOOP
-        BEGIN
-            FOREACH relation IN ARRAY relations LOOP
-                EXECUTE format('LOCK TABLE ONLY %s IN %s MODE', relation, mode);
-            END LOOP;
-            RETURN true;
-        EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
-            IF attempt < attempts THEN
-                PERFORM pg_sleep(0.5 + random());
-            END IF;
-        END;
-    END LOOP;
-    RETURN false;
+    RETURN tenancy_internal.lock_briefly(ARRAY(SELECT 'ONLY ' || r FROM unnest(relations) WITH ORDINALITY AS u(r, place) ORDER BY place),
+                                         mode, attempts);
 END $$;
 
 -- Takes the turn, which one run has at a time, and opens its record.
@@ -540,29 +624,67 @@ BEGIN
     RETURN staging;
 END $$;
 
+-- The tables that are to become partitions, their months, and the names they will have: another one where a name is
+-- taken, by a partition that a DBA has detached.
+CREATE FUNCTION tenancy_internal.audit_stages() RETURNS TABLE (staging text, beginning timestamptz, partition text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+    SELECT c.relname::text, to_date(right(c.relname, 7), 'YYYY_MM')::timestamptz,
+           (SELECT n.name
+              FROM generate_series(1, 1000) AS again,
+                   concat(replace(c.relname, 'staging', 'chunks'), CASE WHEN again > 1 THEN '_' || again END) AS n(name)
+             WHERE to_regclass('tenancy_internal.' || n.name) IS NULL ORDER BY again LIMIT 1)
+      FROM pg_class c
+     WHERE c.relnamespace = 'tenancy_internal'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
+       AND c.relname LIKE 'audit\_staging\_%'
+     ORDER BY 1
+$$;
+
 -- Whether the default partition has entries to be moved; throws away what an interrupted run has copied, for they are
 -- all in the default partition as well.
 CREATE FUNCTION tenancy_internal.stage_audit_step(run bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
-    horizon timestamptz := date_trunc('month', tenancy_internal.audit_horizon());
-    leftover regclass;
+    since timestamptz := date_trunc('month', tenancy_internal.audit_horizon());
+    staging text;
     beginning timestamptz;
 BEGIN
-    FOR leftover IN SELECT c.oid FROM pg_class c
-                     WHERE c.relnamespace = 'tenancy_internal'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
-                       AND c.relname LIKE 'audit\_staging\_%' LOOP
-        EXECUTE format('DROP TABLE %s', leftover);
+    FOR staging IN SELECT t.staging FROM tenancy_internal.audit_stages() t LOOP
+        EXECUTE format('DROP TABLE tenancy_internal.%I', staging);
     END LOOP;
+    DELETE FROM tenancy_internal.audit_copied;
+    UPDATE tenancy_internal.audit_runs
+       SET seen_before = pg_snapshot_xmin(pg_current_snapshot())::text::bigint, horizon = since WHERE id = run;
     IF NOT EXISTS (SELECT FROM ONLY tenancy_internal.audit_chunks_default) THEN
         RETURN false;
     END IF;
-    UPDATE tenancy_internal.audit_runs SET seen_before = pg_snapshot_xmin(pg_current_snapshot())::text::bigint WHERE id = run;
     FOR beginning IN SELECT DISTINCT date_trunc('month', c.occurred_at) FROM ONLY tenancy_internal.audit_chunks_default c
-                      WHERE c.occurred_at >= horizon LOOP
+                      WHERE c.occurred_at >= since LOOP
         PERFORM tenancy_internal.stage_audit_partition(beginning);
     END LOOP;
     RETURN true;
+END $$;
+
+-- Copies rows of the default partition to the table of their month, and notes those that the next pass meets again. What is
+-- copied is for the caller to say: `which` is a condition on row c, of which $1 is the argument.
+CREATE FUNCTION tenancy_internal.copy_audit(run bigint, beginning timestamptz, which text, argument tid[], noted_from bigint)
+RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' SET enable_nestloop = off AS $$
+DECLARE
+    copied bigint;
+BEGIN
+    EXECUTE format('WITH copied AS (
+                        INSERT INTO tenancy_internal.%I
+                        SELECT c.* FROM ONLY tenancy_internal.audit_chunks_default c
+                         WHERE %s AND c.occurred_at >= %L AND c.occurred_at < %L
+                        RETURNING id, transaction_id
+                    ), noted AS (
+                        INSERT INTO tenancy_internal.audit_copied
+                        SELECT id, transaction_id FROM copied WHERE transaction_id >= %s
+                    )
+                    SELECT count(*) FROM copied',
+                   tenancy_internal.stage_audit_partition(beginning), which, beginning, beginning + interval '1 month', noted_from)
+       INTO copied USING argument;
+    UPDATE tenancy_internal.audit_runs SET chunks_copied = chunks_copied + copied WHERE id = run;
 END $$;
 
 -- Copies the entries of 2,048 blocks of the default partition; gives the block to go on with, NULL at the end.
@@ -571,58 +693,46 @@ CREATE FUNCTION tenancy_internal.copy_audit_step(run bigint, block bigint) RETUR
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
     blocks bigint := pg_relation_size('tenancy_internal.audit_chunks_default') / current_setting('block_size')::bigint;
-    staging text;
-    copied bigint;
+    -- PostgreSQL 13 cannot read a span of blocks without the others.
+    span bigint := CASE WHEN current_setting('server_version_num')::int >= 140000 THEN 2048 ELSE blocks + 1 END;
+    ends tid[] := ARRAY[format('(%s,0)', block), format('(%s,0)', block + span)]::tid[];
+    since bigint := (SELECT r.seen_before FROM tenancy_internal.audit_runs r WHERE r.id = run);
+    beginning timestamptz;
 BEGIN
-    FOR staging IN SELECT c.relname FROM pg_class c
-                    WHERE c.relnamespace = 'tenancy_internal'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
-                      AND c.relname LIKE 'audit\_staging\_%' LOOP
-        EXECUTE format('INSERT INTO tenancy_internal.%I SELECT c.* FROM ONLY tenancy_internal.audit_chunks_default c
-                         WHERE c.ctid >= %L::tid AND c.ctid < %L::tid AND date_trunc(''month'', c.occurred_at) = %L::timestamptz',
-                       staging, format('(%s,0)', block), format('(%s,0)', block + 2048),
-                       to_date(right(staging, 7), 'YYYY_MM')::timestamptz);
-        GET DIAGNOSTICS copied = ROW_COUNT;
-        UPDATE tenancy_internal.audit_runs SET chunks_copied = chunks_copied + copied WHERE id = run;
+    FOR beginning IN SELECT t.beginning FROM tenancy_internal.audit_stages() t LOOP
+        PERFORM tenancy_internal.copy_audit(run, beginning, 'c.ctid >= $1[1] AND c.ctid < $1[2]', ends, since);
     END LOOP;
     PERFORM tenancy_internal.tell_audit_progress(run, format('copied block %s of %s of the default partition', block, blocks));
-    RETURN CASE WHEN block + 2048 < blocks THEN block + 2048 END;
+    RETURN CASE WHEN block + span < blocks THEN block + span END;
 END $$;
 
 -- Copies what came since the blocks were copied, or since this was called last; all that is missing where `all_of_it`.
--- Says how many chunks the default partition has that are to be moved, and the entries of those that nobody keeps.
-CREATE FUNCTION tenancy_internal.catch_up_audit(run bigint, all_of_it boolean, OUT kept bigint, OUT expired bigint)
+-- Says how many chunks the default partition has that are to be moved. Reads it once, whatever it finds.
+CREATE FUNCTION tenancy_internal.catch_up_audit(run bigint, all_of_it boolean) RETURNS bigint
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
-    horizon timestamptz := date_trunc('month', tenancy_internal.audit_horizon());
     now_seen bigint := pg_snapshot_xmin(pg_current_snapshot())::text::bigint;
     r tenancy_internal.audit_runs;
+    kept bigint;
     late tid[];
-    late_ids bigint[];
     beginning timestamptz;
-    staging text;
-    copied bigint;
 BEGIN
     SELECT * INTO r FROM tenancy_internal.audit_runs WHERE id = run;
-    SELECT array_agg(c.ctid) FILTER (WHERE c.transaction_id >= r.seen_before OR all_of_it),
-           array_agg(c.id) FILTER (WHERE c.transaction_id >= r.seen_before OR all_of_it),
-           count(*) FILTER (WHERE c.occurred_at >= horizon),
-           COALESCE(sum(c.row_count) FILTER (WHERE c.occurred_at < horizon), 0)
-      INTO late, late_ids, kept, expired
+    SELECT count(*) FILTER (WHERE c.occurred_at >= r.horizon),
+           array_agg(c.ctid) FILTER (WHERE c.transaction_id >= r.seen_before OR all_of_it)
+      INTO kept, late
       FROM ONLY tenancy_internal.audit_chunks_default c;
     FOR beginning IN SELECT DISTINCT date_trunc('month', c.occurred_at) FROM ONLY tenancy_internal.audit_chunks_default c
-                      WHERE c.ctid = ANY (late) AND c.occurred_at >= horizon LOOP
-        staging := tenancy_internal.stage_audit_partition(beginning);
-        EXECUTE format('INSERT INTO tenancy_internal.%I
-                        SELECT c.* FROM ONLY tenancy_internal.audit_chunks_default c
-                         WHERE c.ctid = ANY ($1) AND c.occurred_at >= %L AND c.occurred_at < %L
-                           AND NOT EXISTS (SELECT FROM (SELECT s.id FROM tenancy_internal.%I s
-                                                          JOIN unnest($2) AS l(id) ON l.id = s.id) AS there
-                                            WHERE there.id = c.id)',
-                       staging, beginning, beginning + interval '1 month', staging) USING late, late_ids;
-        GET DIAGNOSTICS copied = ROW_COUNT;
-        UPDATE tenancy_internal.audit_runs SET chunks_copied = chunks_copied + copied WHERE id = run;
+                      WHERE c.ctid = ANY (late) AND c.occurred_at >= r.horizon LOOP
+        PERFORM tenancy_internal.copy_audit(
+            run, beginning,
+            format('c.ctid = ANY ($1) AND NOT EXISTS (SELECT FROM tenancy_internal.%I there WHERE there.id = c.id)',
+                   CASE WHEN all_of_it THEN tenancy_internal.stage_audit_partition(beginning) ELSE 'audit_copied' END),
+            late, now_seen);
     END LOOP;
+    DELETE FROM tenancy_internal.audit_copied WHERE transaction_id < now_seen;
     UPDATE tenancy_internal.audit_runs SET seen_before = now_seen WHERE id = run;
+    RETURN kept;
 END $$;
 
 -- Catches up while nobody waits, so that little is left for when they do.
@@ -632,8 +742,32 @@ BEGIN
     PERFORM tenancy_internal.catch_up_audit(run, false);
 END $$;
 
+-- Makes ready what can be before writers have to wait: tables for this month and the next two, and names.
+CREATE FUNCTION tenancy_internal.prepare_audit_stages() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
+DECLARE
+    beginning timestamptz;
+    staging text;
+    index text;
+    name text;
+BEGIN
+    FOR beginning IN SELECT date_trunc('month', now()) + make_interval(months => n) FROM generate_series(0, 2) n LOOP
+        IF NOT EXISTS (SELECT FROM tenancy_internal.audit_partitions() p WHERE p.from_at <= beginning AND beginning < p.to_at) THEN
+            PERFORM tenancy_internal.stage_audit_partition(beginning);
+        END IF;
+    END LOOP;
+    FOR staging, name IN SELECT t.staging, t.partition FROM tenancy_internal.audit_stages() t LOOP
+        FOR index IN SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
+                      WHERE i.indrelid = ('tenancy_internal.' || staging)::regclass AND starts_with(c.relname, staging) LOOP
+            EXECUTE format('ALTER INDEX tenancy_internal.%I RENAME TO %I', index, replace(index, staging, name));
+        END LOOP;
+        EXECUTE format('COMMENT ON TABLE tenancy_internal.%I IS %L', staging, 'the log of one month (tenancy.maintain_audit)');
+    END LOOP;
+END $$;
+
 -- Makes partitions of this month, the next two, and those whose entries are in the default partition, which is empty
--- afterwards. Writers wait meanwhile. False where the locks could not be had.
+-- afterwards. Writers wait meanwhile: for one look at the default partition, and for three statements a partition. False
+-- where the locks could not be had.
 CREATE FUNCTION tenancy_internal.attach_audit_step(run bigint) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET timezone = 'UTC' AS $$
 DECLARE
@@ -643,13 +777,16 @@ DECLARE
     kept bigint;
     expired bigint;
     name text;
-    index text;
 BEGIN
     IF NOT EXISTS (SELECT FROM ONLY tenancy_internal.audit_chunks_default)
        AND (SELECT bool_and(EXISTS (SELECT FROM tenancy_internal.audit_partitions() p WHERE p.from_at <= m AND m < p.to_at))
               FROM (SELECT date_trunc('month', now()) + make_interval(months => n) AS m FROM generate_series(0, 2) n) AS months) THEN
         RETURN true;
     END IF;
+    PERFORM tenancy_internal.prepare_audit_stages();
+    -- What nobody keeps is not added to any more, so it is counted while nobody waits.
+    SELECT COALESCE(sum(c.row_count), 0) INTO expired FROM ONLY tenancy_internal.audit_chunks_default c
+     WHERE c.occurred_at < (SELECT r.horizon FROM tenancy_internal.audit_runs r WHERE r.id = run);
     IF NOT tenancy_internal.lock_audit('{tenancy_internal.audit_chunks}', 'SHARE UPDATE EXCLUSIVE', 10)
        OR NOT tenancy_internal.lock_audit('{tenancy_internal.audit_chunks_default}', 'ACCESS EXCLUSIVE', 10) THEN
         UPDATE tenancy_internal.audit_runs
@@ -657,7 +794,7 @@ BEGIN
          WHERE id = run;
         RETURN false;
     END IF;
-    SELECT c.kept, c.expired INTO kept, expired FROM tenancy_internal.catch_up_audit(run, false) c;
+    kept := tenancy_internal.catch_up_audit(run, false);
     SELECT r.chunks_copied INTO moved FROM tenancy_internal.audit_runs r WHERE r.id = run;
     IF kept <> moved THEN
         -- Rows that somebody put there by hand need not tell the truth about their transaction.
@@ -668,31 +805,13 @@ BEGIN
                 USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Nothing was changed; please report this.';
         END IF;
     END IF;
-    FOR beginning IN SELECT date_trunc('month', now()) + make_interval(months => n) FROM generate_series(0, 2) n LOOP
-        IF NOT EXISTS (SELECT FROM tenancy_internal.audit_partitions() p WHERE p.from_at <= beginning AND beginning < p.to_at) THEN
-            PERFORM tenancy_internal.stage_audit_partition(beginning);
-        END IF;
-    END LOOP;
     TRUNCATE ONLY tenancy_internal.audit_chunks_default;
-    FOR staging IN SELECT c.relname FROM pg_class c
-                    WHERE c.relnamespace = 'tenancy_internal'::regnamespace AND c.relkind = 'r' AND NOT c.relispartition
-                      AND c.relname LIKE 'audit\_staging\_%' ORDER BY 1 LOOP
-        beginning := to_date(right(staging, 7), 'YYYY_MM')::timestamptz;
-        name := replace(staging, 'staging', 'chunks');
-        -- The name may be taken, by a partition that a DBA has detached.
-        FOR again IN 2..1000 LOOP
-            EXIT WHEN to_regclass('tenancy_internal.' || name) IS NULL;
-            name := replace(staging, 'staging', 'chunks') || '_' || again;
-        END LOOP;
-        FOR index IN SELECT c.relname FROM pg_index i JOIN pg_class c ON c.oid = i.indexrelid
-                      WHERE i.indrelid = ('tenancy_internal.' || staging)::regclass LOOP
-            EXECUTE format('ALTER INDEX tenancy_internal.%I RENAME TO %I', index, replace(index, staging, name));
-        END LOOP;
+    DELETE FROM tenancy_internal.audit_copied;
+    FOR staging, beginning, name IN SELECT t.staging, t.beginning, t.partition FROM tenancy_internal.audit_stages() t LOOP
         EXECUTE format('ALTER TABLE tenancy_internal.%I RENAME TO %I', staging, name);
         EXECUTE format('ALTER TABLE tenancy_internal.audit_chunks ATTACH PARTITION tenancy_internal.%I FOR VALUES FROM (%L) TO (%L)',
                        name, beginning, beginning + interval '1 month');
         EXECUTE format('ALTER TABLE tenancy_internal.%I DROP CONSTRAINT audit_month', name);
-        EXECUTE format('COMMENT ON TABLE tenancy_internal.%I IS %L', name, 'the log of one month (tenancy.maintain_audit)');
         UPDATE tenancy_internal.audit_runs SET partitions_made = partitions_made || name WHERE id = run;
     END LOOP;
     UPDATE tenancy_internal.audit_runs
@@ -714,25 +833,25 @@ CREATE FUNCTION tenancy_internal.bytes(value text) RETURNS bytea
 LANGUAGE sql STABLE PARALLEL SAFE AS $$ SELECT pg_catalog.convert_to(value, pg_catalog.getdatabaseencoding()) $$;
 
 -- The digest of what lies in segments of a partition, all of them where `segments` is NULL. The bytes are those that
--- PostgreSQL sends, so they depend on no setting and outlive dump and upgrade; a layout counts with the chunk that it explains.
+-- PostgreSQL sends, so they depend on no setting and outlive dump and upgrade; a layout counts with each chunk that it explains.
 CREATE FUNCTION tenancy_internal.digest_segments(relation regclass, segments bigint[])
 RETURNS TABLE (segment bigint, chunks bigint, digest bytea)
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
     RETURN QUERY EXECUTE format($q$
+        WITH layouts AS MATERIALIZED (
+            SELECT l.id, tenancy_internal.digest('layout', int4send(l.id), tenancy_internal.bytes(l.name),
+                       tenancy_internal.bytes(l.row_images), tenancy_internal.bytes(l.columns::text), timestamptz_send(l.made_at)) AS digest
+              FROM tenancy_internal.audit_layouts l
+        )
         SELECT d.id >> 14, count(*), tenancy_internal.digest('segment', string_agg(d.digest, '' ORDER BY d.id, d.digest))
-          FROM (SELECT c.id, tenancy_internal.digest('chunk',
-                    int8send(c.id), timestamptz_send(c.occurred_at), timestamptz_send(c.statement_at), int8send(c.transaction_id),
-                    int8send(c.key_hash), uuid_send(c.tenant_id), int4send(c.command), int2send(c.row_count), charsend(c.action),
-                    tenancy_internal.bytes(c.entity), tenancy_internal.bytes(c.entity_id), tenancy_internal.bytes(c.event),
-                    tenancy_internal.bytes(c.actor), tenancy_internal.bytes(c.session_role), tenancy_internal.bytes(c."current_role"),
-                    tenancy_internal.bytes(c.client), tenancy_internal.bytes(c.user_agent),
-                    tenancy_internal.bytes(c.application_name), tenancy_internal.bytes(c.query),
-                    c.images, tenancy_internal.bytes(c.details::text),
-                    int4send(c.layout), int4send(l.id), tenancy_internal.bytes(l.name), tenancy_internal.bytes(l.row_images),
-                    tenancy_internal.bytes(l.columns::text), timestamptz_send(l.made_at)) AS digest
-                  FROM ONLY %s c LEFT JOIN tenancy_internal.audit_layouts l ON l.id = c.layout
-                 WHERE $1 IS NULL OR c.id >> 14 = ANY ($1)) AS d
+          FROM (SELECT c.id, tenancy_internal.digest_chunk(
+                    c.id, c.occurred_at, c.statement_at, c.transaction_id, c.key_hash, c.tenant_id, c.layout, l.digest, c.command,
+                    c.row_count, c.action, c.entity, c.entity_id, c.event, c.actor, c.session_role, c."current_role", c.client,
+                    c.user_agent, c.application_name, c.query, c.images, c.details::text) AS digest
+                  FROM ONLY %s c LEFT JOIN layouts l ON l.id = c.layout
+                 WHERE $1 IS NULL OR c.id >> 14 = ANY ($1)
+                OFFSET 0) AS d                 -- digests are sorted, not rows
          GROUP BY 1$q$, relation) USING segments;
 END $$;
 
@@ -907,13 +1026,14 @@ BEGIN
 END $$;
 
 -- A procedure that commits has no SET clause and is no SECURITY DEFINER: it calls steps, and names everything in full.
--- Its first COMMIT refuses a transaction block before anything is begun.
+-- A transaction block is refused before anything is begun; a function's call by the first COMMIT.
 CREATE PROCEDURE tenancy.maintain_audit() LANGUAGE plpgsql AS $$
 DECLARE
     run bigint;
     block bigint;
     partition text;
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.maintain_audit()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     run := tenancy_internal.begin_audit_step('maintain');
@@ -958,6 +1078,7 @@ CREATE PROCEDURE tenancy.seal_audit() LANGUAGE plpgsql AS $$
 DECLARE
     run bigint;
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.seal_audit()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     run := tenancy_internal.begin_audit_step('seal');
@@ -1070,6 +1191,7 @@ REVOKE ALL ON ROUTINE tenancy_internal.take_audit_turn(), tenancy_internal.give_
 
 COMMENT ON TABLE tenancy_internal.audit_retention IS 'how long entries of the log are kept, where that was said';
 COMMENT ON TABLE tenancy_internal.audit_runs IS 'what maintenance and sealing of the log did';
+COMMENT ON TABLE tenancy_internal.audit_copied IS 'what a run of maintenance may meet again when it looks for what it has not copied yet';
 COMMENT ON TABLE tenancy_internal.audit_segments IS 'digests of sealed partitions, by spans of chunk ids';
 COMMENT ON TABLE tenancy_internal.audit_seals IS 'the chain of seals';
 COMMENT ON VIEW tenancy.audit_retention IS 'how long entries are kept: by tenant, and where tenant_id is NULL those of all others';
@@ -1094,12 +1216,16 @@ COMMENT ON FUNCTION tenancy_internal.audit_horizon() IS 'before this, nobody''s 
 COMMENT ON FUNCTION tenancy_internal.lock_audit(regclass[], text, integer) IS 'locks all of the relations or none, waiting briefly';
 COMMENT ON FUNCTION tenancy_internal.take_audit_turn() IS 'lets this session maintain or seal the log until it gives the turn back or fails';
 COMMENT ON FUNCTION tenancy_internal.give_audit_turn() IS 'gives the turn back';
+COMMENT ON FUNCTION tenancy_internal.refuse_in_transaction(text) IS 'refuses a call of a procedure that commits where it could not';
 COMMENT ON FUNCTION tenancy_internal.begin_audit_step(text) IS 'a step of maintain_audit and seal_audit: takes the turn';
 COMMENT ON FUNCTION tenancy_internal.end_audit_step(bigint) IS 'a step of maintain_audit and seal_audit: reports and gives the turn back';
 COMMENT ON FUNCTION tenancy_internal.tell_audit_progress(bigint, text) IS 'says how far a run has come, not too often';
 COMMENT ON FUNCTION tenancy_internal.stage_audit_partition(timestamptz) IS 'a table for the entries of a month that is to become a partition';
 COMMENT ON FUNCTION tenancy_internal.stage_audit_step(bigint) IS 'a step of maintain_audit: whether there are entries to move, and tables for them';
 COMMENT ON FUNCTION tenancy_internal.copy_audit_step(bigint, bigint) IS 'a step of maintain_audit: copies entries of the default partition';
+COMMENT ON FUNCTION tenancy_internal.prepare_audit_stages() IS 'makes ready for attach_audit_step what can be before writers wait';
+COMMENT ON FUNCTION tenancy_internal.audit_stages() IS 'tables that are to become partitions of the log';
+COMMENT ON FUNCTION tenancy_internal.copy_audit(bigint, timestamptz, text, tid[], bigint) IS 'copies rows of the default partition to the table of their month';
 COMMENT ON FUNCTION tenancy_internal.catch_up_audit(bigint, boolean) IS 'copies what the default partition got since';
 COMMENT ON FUNCTION tenancy_internal.catch_up_audit_step(bigint) IS 'a step of maintain_audit: copies what writers added meanwhile';
 COMMENT ON FUNCTION tenancy_internal.attach_audit_step(bigint) IS 'a step of maintain_audit: makes partitions and empties the default one';
@@ -1110,6 +1236,9 @@ COMMENT ON FUNCTION tenancy_internal.seal_audit_step(bigint) IS 'a step of seal_
 COMMENT ON FUNCTION tenancy_internal.expired_chunks(regclass, bigint) IS 'rows of a partition that are past their retention';
 COMMENT ON FUNCTION tenancy_internal.digest(text, bytea[]) IS 'SHA-256 over a purpose and parts, each with its length';
 COMMENT ON FUNCTION tenancy_internal.bytes(text) IS 'a text as the bytes that are stored';
+COMMENT ON FUNCTION tenancy_internal.digest_chunk(
+    bigint, timestamptz, timestamptz, bigint, bigint, uuid, integer, bytea, integer, smallint, "char", text, text, text, text, text,
+    text, text, text, text, text, bytea, text) IS 'SHA-256 over a row of the log, with the digest of its layout';
 COMMENT ON FUNCTION tenancy_internal.digest_segments(regclass, bigint[]) IS 'the digests of what lies in a partition now';
 COMMENT ON FUNCTION tenancy_internal.digest_partition(text) IS 'the digest over the segments of a partition on record';
 COMMENT ON FUNCTION tenancy_internal.digest_seal(tenancy_internal.audit_seals) IS 'the digest that a seal must have';

@@ -41,6 +41,8 @@ pub enum State {
     FeatureNotSupported,
     /// 55006
     ObjectInUse,
+    /// 25001
+    ActiveSqlTransaction,
 }
 
 /// What a user sees of a refusal.

@@ -1,4 +1,4 @@
-//! pg_upgrade to another major takes the registry, the policies and the settings along.
+//! pg_upgrade to another major takes the registry, the policies, the settings and the audit log along.
 //!
 //! The run's own server is one end; the other is Debian's PostgreSQL 15, or 18 when the run is on 15 itself. The
 //! extension is built for both, so the first run of this test takes a minute.
@@ -27,12 +27,15 @@ fn an_upgraded_server_isolates_as_before() {
     let (from, to) = both_ends();
     let old = Cluster::launch(&from, &[]).unwrap_or_else(|error| panic!("{error:?}"));
     let shop = Shop::in_db(old.db());
-    let before = portrait(&shop.db);
+    keep_books(&shop);
+    let (before, books) = (portrait(&shop.db), books(&shop.db));
     let new = upgraded(&old, &to);
     let db = shop.db.on(&new);
 
     same_portraits(&before, &portrait(&db));
+    same_portraits(&books, &self::books(&db));
     shop.is_isolated_in(&db);
+    books_go_on(&shop, &db);
 
     // It goes on working, too: caches, sequences, event triggers and the record of what was protected.
     let admin = db.admin();
@@ -53,6 +56,71 @@ fn an_upgraded_server_isolates_as_before() {
         description::describe(&fresh(&new)),
         "an upgraded extension is not what a new one is"
     );
+}
+
+/// Audits a table, with a history, months that are over and sealed, and a retention.
+fn keep_books(shop: &Shop) {
+    let dba = shop.db.admin();
+    dba.run(
+        "SELECT tenancy.audit_table('shop.orders', redact_columns => '{customer}'), tenancy.audit_table('shop.events')",
+    );
+    let red = shop.db.enter(&shop.app, &shop.red);
+    red.run("UPDATE shop.orders SET item = 'pear'");
+    red.run(
+        "UPDATE shop.orders SET item = 'apple'; UPDATE shop.events SET at = at + 1; UPDATE shop.events SET at = at - 1",
+    );
+    red.run(r#"SELECT tenancy.log_event('seen', 'report', 'r-7', '{"n": 12345678901234567890.10}')"#);
+    dba.run(
+        "INSERT INTO tenancy_internal.audit_chunks
+             (id, occurred_at, statement_at, transaction_id, tenant_id, layout, command, row_count, action, actor, images)
+         SELECT nextval('tenancy_internal.audit_chunk_ids'), c.occurred_at - n * interval '1 day', c.statement_at,
+                c.transaction_id, c.tenant_id, c.layout, c.command, c.row_count, c.action, 'ann', c.images
+           FROM tenancy_internal.audit_chunks c, generate_series(1, 80) AS n WHERE c.action = 'U'",
+    );
+    dba.run("SELECT tenancy.set_audit_retention('1 year'), tenancy.set_audit_retention('40 days', 'blue')");
+    dba.run("CALL tenancy.maintain_audit()");
+    dba.run("CALL tenancy.seal_audit()");
+}
+
+/// All that the log and its keeping say, as text.
+fn books(db: &Db) -> String {
+    let dba = db.admin();
+    dba.run("SET timezone = 'UTC'");
+    let views = [
+        "SELECT * FROM tenancy.audit_log ORDER BY id",
+        "SELECT * FROM tenancy.row_history('shop.orders', '{\"id\": 1}')",
+        "SELECT tenancy.row_as_of('shop.orders', '{\"id\": 1}', (SELECT max(occurred_at) FROM tenancy.row_history('shop.orders', '{\"id\": 1}') WHERE new_values ->> 'item' = 'pear'))",
+        "SELECT * FROM tenancy.audited_tables ORDER BY relation::text",
+        "SELECT * FROM tenancy.audit_retention ORDER BY keep",
+        "SELECT * FROM tenancy.audit_maintenance ORDER BY id",
+        "SELECT * FROM tenancy.audit_seals ORDER BY number",
+        "SELECT * FROM tenancy.verify_audit()",
+        "SELECT ok FROM tenancy.verify_audit((SELECT digest FROM tenancy.audit_seals ORDER BY number DESC LIMIT 1)) WHERE partition = 'tenancy.audit_seals'",
+    ];
+    let told: Vec<String> = views.iter().flat_map(|view| dba.rows(view)).collect();
+    assert!(
+        told.iter().any(|line| line.contains("as seal")) && told.iter().any(|line| line.contains("pear")),
+        "{told:#?}"
+    );
+    dba.sees("SELECT * FROM tenancy.verify_audit() WHERE NOT ok", &[]);
+    told.join("\n")
+}
+
+/// New entries join the old ones, and retention works on months that were sealed before.
+fn books_go_on(shop: &Shop, db: &Db) {
+    let red = db.enter(&shop.app, &shop.red);
+    red.run("UPDATE shop.orders SET item = 'plum'; UPDATE shop.orders SET item = 'apple'");
+    let dba = db.admin();
+    dba.sees(
+        "SELECT action, new_values ->> 'item' FROM tenancy.row_history('shop.orders', '{\"id\": 1}') ORDER BY id DESC LIMIT 2",
+        &["UPDATE|apple", "UPDATE|plum"],
+    );
+    dba.sees("SELECT count(*) - count(DISTINCT id) FROM tenancy.audit_log", &["0"]);
+    dba.run("SELECT tenancy.set_audit_retention('40 days', 'red')");
+    dba.run("CALL tenancy.maintain_audit()");
+    dba.run("CALL tenancy.seal_audit()");
+    dba.sees("SELECT action FROM tenancy.audit_seals ORDER BY number DESC LIMIT 1", &["pruned"]);
+    dba.sees("SELECT * FROM tenancy.verify_audit() WHERE NOT ok", &[]);
 }
 
 /// The older and the newer server, the extension installed in both.

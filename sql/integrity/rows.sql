@@ -338,32 +338,35 @@ SELECT k.oid, k.relkind, k.name, k.access, k.tenant_key, a.attname,
                            ELSE format('%1$s AND EXISTS (SELECT FROM %2$s AS %3$s WHERE %4$s)
                                         AND NOT EXISTS (SELECT FROM %2$s AS %3$s WHERE %4$s AND %5$s)',
                                        r.given, r.parent_from, r.alias, r.equal, r.same_tenant) END,
-                       'detail', format('%s refers to rows of another tenant in %s',
-                                        COALESCE('foreign key ' || quote_ident(r.constraint_name), array_to_string(r.columns, ', ')),
-                                        r.parent::regclass),
+                       'subject', s.subject, 'detail', format('%s refers to rows of another tenant in %s.', s.subject, r.parent::regclass),
                        'equal', r.equal IS NOT NULL) AS test
-              FROM references_found r WHERE r.child = k.oid
+              FROM references_found r
+             CROSS JOIN LATERAL (SELECT format('%s of %s', COALESCE('Foreign key ' || quote_ident(r.constraint_name),
+                                                                    format('Reference (%s)', array_to_string(r.columns, ', '))), k.name)) AS s(subject)
+             WHERE r.child = k.oid
              UNION ALL
             SELECT jsonb_build_object('check', 'orphan_rows', 'constraint', r.constraint_id::bigint, 'parent', r.parent::bigint,
                        'is_trusted', r.is_validated, 'is_moot', false,
                        'join', CASE WHEN r.is_unique THEN format('LEFT JOIN %s AS %s ON %s', r.parent_from, r.alias, r.equal) END,
                        'condition', CASE WHEN r.is_unique THEN format('(%s AND %s.tableoid IS NULL%s)', r.given, r.alias, r.broken)
                            ELSE format('(%s AND NOT EXISTS (SELECT FROM %s AS %s WHERE %s)%s)', r.given, r.parent_from, r.alias, r.equal, r.broken) END,
-                       'detail', format('%s refers to rows of %s that are not there',
-                                        COALESCE('foreign key ' || quote_ident(r.constraint_name), array_to_string(r.columns, ', ')),
-                                        r.parent::regclass),
+                       'subject', s.subject, 'detail', format('%s refers to rows of %s that are not there.', s.subject, r.parent::regclass),
                        'remedy', CASE WHEN r.constraint_id IS NOT NULL THEN format('CALL tenancy.repair_orphans(%L, %L, ''quarantine'', dry_run => false)', k.name, r.constraint_name) END,
                        'equal', r.equal IS NOT NULL)
-              FROM references_found r WHERE r.child = k.oid
+              FROM references_found r
+             CROSS JOIN LATERAL (SELECT format('%s of %s', COALESCE('Foreign key ' || quote_ident(r.constraint_name),
+                                                                    format('Reference (%s)', array_to_string(r.columns, ', '))), k.name)) AS s(subject)
+             WHERE r.child = k.oid
              UNION ALL
             SELECT jsonb_build_object('check', 'user_table_rule', 'is_trusted', false, 'is_moot', false, 'equal', true,
                        'condition', format('(c.%I IS TRUE) = (num_nulls(c.%I) = 0)', u.columns[1], u.columns[2]),
-                       'detail', format('column %I says who is a user of the platform and has no %I', u.columns[1], u.columns[2]))
+                       'detail', format('Column %1$I of %2$s says who is a user of the platform: such a user has no %3$I, and every other one has.',
+                                        u.columns[1], k.name, u.columns[2]))
               FROM users u WHERE u.relation = k.oid
              UNION ALL
             SELECT jsonb_build_object('check', 'wrong_partition', 'is_trusted', true, 'is_moot', false,
                        'condition', format('EXISTS (SELECT FROM (SELECT c.*) AS own WHERE (%s) IS NOT TRUE)', b.condition), 'equal', true,
-                       'detail', format('they are not for %s, which is a partition %s', k.name, b.bound))
+                       'detail', format('Rows of %s are not for it: it is a partition %s.', k.name, b.bound))
               FROM (SELECT pg_get_expr(c.relpartbound, c.oid), pg_get_partition_constraintdef(c.oid) FROM pg_class c WHERE c.oid = k.oid)
                    AS b(bound, condition)
              WHERE k.relispartition AND b.condition IS NOT NULL AND NOT EXISTS (
@@ -519,7 +522,7 @@ BEGIN
                     tests := array_remove(tests, test);
                     IF test ->> 'check' = 'orphan_rows' THEN
                         found.check_id := 'not_examined';
-                        found.detail := format('whether %s: %s', test ->> 'detail', problem);
+                        found.detail := format('%s: %s', test ->> 'subject', problem);
                         RETURN NEXT found;
                     END IF;
                 END IF;
@@ -528,17 +531,17 @@ BEGIN
                 IF t.access = 'tenant' THEN
                     -- Not IS NULL, which the planner does not look for where the column is NOT NULL.
                     tests := tests || jsonb_build_object('check', 'null_tenant', 'condition', format('num_nulls(c.%I) = 1', t.tenant_column),
-                                                         'detail', format('%I is NULL', t.tenant_column));
+                                                         'detail', format('Tenant column %I of %s is NULL: the rows are nobody''s, and no tenant sees them.', t.tenant_column, t.name));
                 END IF;
                 IF deep OR NOT t.refers_to_tenants THEN
                     tests := tests || jsonb_build_object('check', 'unknown_tenant',
                         'condition', format('NOT (%s = ANY ($%s))', t.tenant_value, array_position('{id,number,code}', t.tenant_key)),
-                        'detail', format('%I names tenants that do not exist', t.tenant_column));
+                        'detail', format('Tenant column %I of %s names tenants that do not exist.', t.tenant_column, t.name));
                 END IF;
                 IF cardinality(all_tenants.gone_ids) > 0 THEN
                     tests := tests || jsonb_build_object('check', 'deleted_tenant_rows',
                         'condition', format('%s = ANY ($%s)', t.tenant_value, 3 + array_position('{id,number,code}', t.tenant_key)),
-                        'detail', format('their tenants were deleted more than %s ago', tenancy_internal.deletion_grace()));
+                        'detail', format('The tenants of rows of %s were deleted more than %s ago.', t.name, tenancy_internal.deletion_grace()));
                 END IF;
             END IF;
 
@@ -602,8 +605,8 @@ BEGIN
                INTO found.row_count, found.tenant, found.sample_rows;
             IF found.row_count > 0 THEN
                 found.check_id := CASE h.kind WHEN 'number' THEN 'duplicate_number' ELSE 'duplicate_key' END;
-                found.detail := format('(%s) is not unique within a tenant',
-                                       (SELECT string_agg(quote_ident(n), ', ' ORDER BY p) FROM unnest(h.columns) WITH ORDINALITY AS u(n, p)));
+                found.detail := format('(%s) of %s is not unique within a tenant.',
+                                       (SELECT string_agg(quote_ident(n), ', ' ORDER BY p) FROM unnest(h.columns) WITH ORDINALITY AS u(n, p)), h.relation::regclass);
                 RETURN NEXT found;
             END IF;
             CONTINUE WHEN h.kind <> 'number';
@@ -620,7 +623,7 @@ BEGIN
                INTO found.row_count, found.tenant, found.sample_rows;
             IF found.row_count > 0 THEN
                 found.check_id := 'number_gap';
-                found.detail := format('%I leaves out numbers of a tenant', h.columns[1]);
+                found.detail := format('Column %I of %s leaves out numbers of a tenant.', h.columns[1], h.relation::regclass);
                 RETURN NEXT found;
             END IF;
         EXCEPTION WHEN OTHERS THEN
@@ -638,7 +641,7 @@ BEGIN
                             SELECT a.id, a.occurred_at, a.action, a.row_key FROM tenancy_internal.audit_entries a
                              WHERE a.tenant_id IS NULL AND a.relation = p.relation AND a.action NOT IN ('TRUNCATE') AND a.occurred_at > p.protected_at
                              ORDER BY a.id LIMIT sample) AS s),
-                       'entries of the audit log about its rows have no tenant', NULL
+                       format('Entries of the audit log about rows of %s have no tenant.', p.relation), NULL
                   FROM tenancy_internal.audit_nobodys(tables) AS e
                   JOIN tenancy.protected_tables p ON p.relation = e.relation
                  GROUP BY p.relation, p.protected_at

@@ -206,7 +206,7 @@ pub fn revert(transaction: i64, dry_run: bool) -> Result<Vec<Undone>, TenancyErr
         (-i64::from(entry.command), !is_insert, if is_insert { -entry.id } else { entry.id })
     });
     if dry_run {
-        return rehearsal::rehearse(|| undo_all(&entries)).and_then(told);
+        return rehearsal::rehearse(|| undo_all(&entries)).and_then(|outcomes| told(outcomes, true));
     }
     let outcomes = undo_all(&entries)?;
     let conflicts: Vec<_> = outcomes.iter().filter(|(_, outcome)| outcome.is_conflict()).collect();
@@ -215,10 +215,10 @@ pub fn revert(transaction: i64, dry_run: bool) -> Result<Vec<Undone>, TenancyErr
         let first = format!("{} {} {key}: {}.", entry.table_name, entry.action, outcome.shown());
         return Err(AuditError::RevertConflicts { transaction, conflicts: conflicts.len(), first }.into());
     }
-    told(outcomes)
+    told(outcomes, false)
 }
 
-fn told(outcomes: Vec<(&Entry, Outcome)>) -> Result<Vec<Undone>, TenancyError> {
+fn told(outcomes: Vec<(&Entry, Outcome)>, dry_run: bool) -> Result<Vec<Undone>, TenancyError> {
     let told = |(entry, outcome): (&Entry, Outcome)| {
         Ok(Undone {
             entry: entry.id,
@@ -229,7 +229,7 @@ fn told(outcomes: Vec<(&Entry, Outcome)>) -> Result<Vec<Undone>, TenancyError> {
                 "DELETE" => "INSERT",
                 _ => "UPDATE",
             },
-            outcome: outcome.shown(),
+            outcome: if dry_run { outcome.foreseen() } else { outcome.shown() },
         })
     };
     outcomes.into_iter().map(told).collect()
@@ -251,6 +251,14 @@ enum Outcome {
 impl Outcome {
     fn is_conflict(self) -> bool {
         !matches!(self, Self::Undone | Self::Already)
+    }
+
+    /// What it is called before it is done.
+    fn foreseen(self) -> &'static str {
+        match self {
+            Self::Undone => "would be undone",
+            other => other.shown(),
+        }
     }
 
     fn shown(self) -> &'static str {
@@ -470,6 +478,10 @@ fn undo_update(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> 
     }
     let is_changed = |column: &&Ident| entry.changed.iter().any(|changed| changed == column.as_str());
     let columns: Vec<&Ident> = target.writable.iter().filter(is_changed).collect();
+    if columns.is_empty() {
+        // What it was generated from is not kept, or the columns are gone.
+        return Ok(Outcome::NotKept);
+    }
     let mut sql = Sql::text("UPDATE ").name(&target.name).then(" AS t SET ");
     for (at, column) in columns.iter().enumerate() {
         sql = sql.then(if at > 0 { ", " } else { "" }).ident(column).then(" = o.").ident(column);
@@ -483,7 +495,26 @@ fn undo_update(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> 
     for (at, column) in target.key.iter().enumerate() {
         sql = sql.then(if at > 0 { " AND t." } else { "t." }).ident(column).then(" = k.").ident(column);
     }
-    done(&sql.then(" RETURNING true"), &[spi::jsonb(json_of(now)?), spi::jsonb(json_of(entry.old.clone())?)])
+    match done(&sql.then(" RETURNING true"), &[spi::jsonb(json_of(now)?), spi::jsonb(json_of(entry.old.clone())?)])? {
+        Outcome::Undone if !is_as_generated(entry, target)? => Ok(Outcome::NotKept),
+        outcome => Ok(outcome),
+    }
+}
+
+/// Whether the columns that cannot be written have their old values again, for those that they are generated from have.
+fn is_as_generated(entry: &Entry, target: &Target) -> Result<bool, TenancyError> {
+    let is_written = |name: &&String| target.writable.iter().any(|column| column.as_str() == name.as_str());
+    let others: Vec<String> = entry.changed.iter().filter(|name| !is_written(name)).cloned().collect();
+    if others.is_empty() {
+        return Ok(true);
+    }
+    let kept = Sql::text(
+        "SELECT pg_catalog.jsonb_object_agg(o.key, o.value)::pg_catalog.text
+           FROM pg_catalog.jsonb_each($1::pg_catalog.jsonb) AS o WHERE o.key OPERATOR(pg_catalog.=) ANY ($2)",
+    );
+    let old = spi::read(&kept, &[text(&entry.old), others.into()], |row| row.get::<String>(1))?;
+    let found = compare(target, &entry.row_key, &None, &old.into_iter().flatten().next())?;
+    Ok(found.is_some_and(|(_, is_old)| is_old))
 }
 
 /// The columns that an object has values for.

@@ -32,7 +32,9 @@ pgrx::extension_sql_file!(
         retention::tenancy::set_audit_retention,
         retention::tenancy_internal::take_audit_turn,
         retention::tenancy_internal::give_audit_turn,
-        seal::tenancy_internal::digest
+        retention::tenancy_internal::refuse_in_transaction,
+        seal::tenancy_internal::digest,
+        seal::tenancy_internal::digest_chunk
     ]
 );
 

@@ -129,7 +129,7 @@ impl Trigger {
     fn enabled(self) -> char {
         match self {
             Self::Replica => 'R',
-            Self::Row => 'A',
+            Self::Row | Self::Truncate => 'A',
             _ => 'O',
         }
     }
@@ -344,12 +344,20 @@ impl Step {
         }
     }
 
+    /// The lock under which all of `steps` can be taken; the weakest one keeps two audits of a table apart.
+    pub fn lock_for(steps: &[Self]) -> &'static str {
+        let drops = steps.iter().find(|step| matches!(step, Self::Drop { .. }));
+        drops.map_or("SHARE ROW EXCLUSIVE", Self::lock)
+    }
+
     /// Why the step is there.
     pub fn reason(&self) -> &'static str {
         match self {
             Self::Drop { .. } => "it is not what the audit needs now",
             Self::Enable { trigger: Trigger::Replica, .. } => "only where replication applies changes",
-            Self::Enable { trigger: Trigger::Row, .. } => "session_replication_role does not end the audit",
+            Self::Enable { trigger: Trigger::Row | Trigger::Truncate, .. } => {
+                "session_replication_role does not end the audit"
+            }
             Self::Enable { .. } => "it is disabled",
             Self::Add { trigger: Trigger::Replica, .. } => {
                 "replication applies rows, which no trigger for a statement hears of"
@@ -421,13 +429,20 @@ mod tests {
     #[test]
     fn a_table_gets_a_trigger_for_each_statement_and_one_for_replication() {
         let steps = audit(&[member(1, "orders")]).unwrap();
-        assert_eq!(steps.len(), 6);
+        assert_eq!(steps.len(), 7);
+        assert_eq!(Step::lock_for(&steps), "SHARE ROW EXCLUSIVE");
         assert_eq!(
             statements(&steps)[1],
             "CREATE TRIGGER tenancy_audit_update AFTER UPDATE ON public.orders REFERENCING OLD TABLE AS tenancy_old \
              NEW TABLE AS tenancy_new FOR EACH STATEMENT EXECUTE FUNCTION tenancy_internal.audit_rows()"
         );
-        assert_eq!(statements(&steps)[5], "ALTER TABLE public.orders ENABLE REPLICA TRIGGER tenancy_audit_replica");
+        assert_eq!(
+            statements(&steps).into_iter().filter(|sql| sql.contains("ENABLE")).collect::<Vec<_>>(),
+            [
+                "ALTER TABLE public.orders ENABLE ALWAYS TRIGGER tenancy_audit_truncate",
+                "ALTER TABLE public.orders ENABLE REPLICA TRIGGER tenancy_audit_replica",
+            ]
+        );
     }
 
     #[test]
@@ -438,8 +453,10 @@ mod tests {
         orders.triggers[0].enabled = 'D';
         orders.triggers[1].old_rows = None;
         orders.triggers.remove(2);
+        let steps = audit(&[orders]).unwrap();
+        assert_eq!(Step::lock_for(&steps), "ACCESS EXCLUSIVE");
         assert_eq!(
-            statements(&audit(&[orders]).unwrap())
+            statements(&steps)
                 .iter()
                 .map(|sql| sql.split(" ON ").next().unwrap_or_default().to_owned())
                 .collect::<Vec<_>>(),
@@ -459,8 +476,8 @@ mod tests {
         part.partition_of = Some(parent.name.clone());
         let steps = audit(&[parent.clone(), part.clone()]).unwrap();
         let of_part: Vec<String> = statements(&steps).into_iter().filter(|sql| sql.contains("events_1")).collect();
-        assert_eq!(of_part.len(), 4);
-        assert!(of_part.iter().all(|sql| sql.contains("FOR EACH STATEMENT")));
+        assert_eq!(of_part.len(), 5);
+        assert!(of_part.iter().all(|sql| sql.contains("FOR EACH STATEMENT") || sql.contains("ENABLE ALWAYS")));
         parent.triggers = FOR_STATEMENTS.into_iter().map(found).collect();
         part.triggers = parent.triggers.clone();
         let drops = statements(&unaudit(&[parent, part]));

@@ -72,6 +72,12 @@ pub(super) mod tenancy_internal {
         Ok(turn::take()?)
     }
 
+    /// Refuses a call of a procedure that commits where it could not.
+    #[pg_extern]
+    fn refuse_in_transaction(call: &str) -> Result<(), ErrorReport> {
+        Ok(turn::refuse_in_transaction(call)?)
+    }
+
     /// Gives the turn back.
     #[pg_extern]
     fn give_audit_turn() -> Result<(), ErrorReport> {

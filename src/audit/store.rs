@@ -48,8 +48,8 @@ fn names(argument: &'static str, value: Option<AnyElement>) -> Result<Vec<String
 /// Audits `target` with its partitions and children, or changes how.
 pub fn audit(target: Oid, request: &Request) -> Result<(), TenancyError> {
     spi::undisturbed(|| {
-        plan_for(target, request, spi::Snapshot::Statement)?;
-        lock(target)?;
+        let steps = plan_for(target, request, spi::Snapshot::Statement)?;
+        lock(target, Step::lock_for(&steps))?;
         bring_about(target, request)?;
         make_partitions()
     })
@@ -121,11 +121,10 @@ fn refuse_strangers(family: &[Member]) -> Result<(), TenancyError> {
     }
 }
 
-fn lock(target: Oid) -> Result<(), TenancyError> {
-    match family(target, spi::Snapshot::Latest)?.first() {
-        Some(root) => spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN SHARE ROW EXCLUSIVE MODE"), &[]),
-        None => Ok(()),
-    }
+/// Locks a table with its partitions and children, without making everybody wait behind it.
+fn lock(target: Oid, mode: &'static str) -> Result<(), TenancyError> {
+    let sql = Sql::text("SELECT tenancy_internal.lock_to_audit($1, $2)");
+    spi::own_work(|| spi::as_extension_owner(|| spi::run(&sql, &[target.into(), mode.into()])))
 }
 
 /// Carries a step out, as the extension's owner: it names a function that no other role may name.
@@ -193,7 +192,7 @@ pub fn unaudit(target: Oid) -> Result<(), TenancyError> {
             return Err(AuditError::NotAudited { table: root.name.clone() }.into());
         }
         refuse_strangers(&members)?;
-        lock(target)?;
+        lock(target, Step::lock_for(&plan::unaudit(&members)))?;
         plan::unaudit(&family(target, spi::Snapshot::Latest)?).iter().try_for_each(execute)?;
         let sql = Sql::text("DELETE FROM tenancy_internal.audited_tables WHERE root = $1::pg_catalog.regclass");
         spi::as_extension_owner(|| spi::run(&sql, &[target.into()]))

@@ -27,6 +27,7 @@ pub enum AuditError {
     NoSuchTransaction { transaction: i64 },
     ImpossibleRetention { given: String },
     AlreadyMaintained,
+    InTransaction { call: String },
     RevertConflicts { transaction: i64, conflicts: usize, first: String },
 }
 
@@ -126,6 +127,13 @@ impl AuditError {
             E::AlreadyMaintained => {
                 face(ObjectInUse, "the audit log is being maintained or sealed by another session".into())
                     .hint("Wait for it to end; tenancy.audit_maintenance shows who does it and how far it is.")
+            }
+            E::InTransaction { call } => {
+                face(ActiveSqlTransaction, format!("{call} cannot run inside a transaction block"))
+                    .detail("It does its work in steps, each in a transaction of its own.")
+                    .hint(format!(
+                        "Say CALL {call} by itself, not between BEGIN and COMMIT, nor in one message with others."
+                    ))
             }
             E::RevertConflicts { transaction, conflicts, first } => face(
                 NotInPrerequisiteState,

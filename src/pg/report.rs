@@ -10,6 +10,7 @@ use std::ffi::{CString, c_char};
 impl From<State> for PgSqlErrorCode {
     fn from(state: State) -> Self {
         match state {
+            State::ActiveSqlTransaction => Self::ERRCODE_ACTIVE_SQL_TRANSACTION,
             State::NotInPrerequisiteState => Self::ERRCODE_OBJECT_NOT_IN_PREREQUISITE_STATE,
             State::InsufficientPrivilege => Self::ERRCODE_INSUFFICIENT_PRIVILEGE,
             State::UndefinedObject => Self::ERRCODE_UNDEFINED_OBJECT,

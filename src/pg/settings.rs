@@ -2,7 +2,7 @@
 
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
-use std::ffi::CString;
+use std::ffi::{CString, c_char};
 
 /// `tenancy.strictness`: what the settings that say `auto` do.
 #[derive(Clone, Copy, Debug, PartialEq, Eq, PostgresGucEnum)]
@@ -220,17 +220,23 @@ pub fn tag_log() -> bool {
     TAG_LOG.get()
 }
 
-/// What `app.current_user_id` says.
-pub fn current_user_id() -> Option<CString> {
-    CURRENT_USER_ID.get()
+/// What `app.current_user_id` says: NULL or a C string that lasts until the setting is changed. Each entry of the audit log
+/// has it, so it is not copied.
+pub fn current_user_id() -> *const c_char {
+    shown(&CURRENT_USER_ID)
 }
 
-/// What `app.client_ip` says.
-pub fn client_ip() -> Option<CString> {
-    CLIENT_IP.get()
+/// What `app.client_ip` says, likewise.
+pub fn client_ip() -> *const c_char {
+    shown(&CLIENT_IP)
 }
 
-/// What `app.user_agent` says.
-pub fn user_agent() -> Option<CString> {
-    USER_AGENT.get()
+/// What `app.user_agent` says, likewise.
+pub fn user_agent() -> *const c_char {
+    shown(&USER_AGENT)
+}
+
+fn shown(setting: &GucSetting<Option<CString>>) -> *const c_char {
+    // SAFETY: the variable that guc.c keeps the value in.
+    unsafe { *setting.as_ptr() }
 }

@@ -90,7 +90,8 @@ impl Scale {
 /// `cargo xtask bench`
 pub fn run(choice: &Choice, options: &Options) -> Result<()> {
     let wanted = |name: &str| name.contains(options.filter.as_deref().unwrap_or(""));
-    let contests: Vec<Contest> = contests::all().into_iter().filter(|contest| wanted(contest.name)).collect();
+    let contests: Vec<Contest> =
+        contests::all(options.instructions).into_iter().filter(|contest| wanted(contest.name)).collect();
     // Facts are no instructions; those that are asked for by name are told with them all the same.
     let facts: Vec<Fact> = facts::all()
         .into_iter()

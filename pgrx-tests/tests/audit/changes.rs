@@ -645,11 +645,17 @@ fn inheritance_children_are_audited_as_what_they_are() {
 fn session_replication_role_does_not_escape() {
     let scene = Scene::with("");
     let admin = scene.admin();
-    admin.run("SET session_replication_role = replica; INSERT INTO items SELECT number, id FROM tenancy.tenants; UPDATE items SET id = id + 10; DELETE FROM items");
+    admin.run("SET session_replication_role = replica; INSERT INTO items SELECT number, id FROM tenancy.tenants; UPDATE items SET id = id + 10; DELETE FROM items; TRUNCATE items");
     admin.sees(
         "SELECT action, count(*) FROM tenancy.audit_log GROUP BY 1 ORDER BY 1",
-        &["DELETE|2", "INSERT|2", "UPDATE|2"],
+        &["DELETE|2", "INSERT|2", "TRUNCATE|1", "UPDATE|2"],
     );
+    // Without that trigger, or where it heeds the setting, the audit is not in force.
+    admin.run("SET tenancy.ddl_guard = off; ALTER TABLE items ENABLE TRIGGER tenancy_audit_truncate");
+    let enforced = "SELECT is_enforced FROM tenancy.audited_tables";
+    admin.sees(enforced, &["f"]);
+    admin.run("SELECT tenancy.audit_table('items')");
+    admin.sees(enforced, &["t"]);
 }
 
 #[test]
@@ -690,7 +696,7 @@ fn sixteen_writers_leave_as_many_entries_as_changes() {
 }
 
 fn seconds() -> u64 {
-    std::env::var("PG_TENANCY_AUDIT_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(5)
+    std::env::var("PG_TENANCY_AUDIT_SECONDS").ok().and_then(|text| text.parse().ok()).unwrap_or(2)
 }
 
 #[test]
@@ -712,14 +718,16 @@ fn applied_changes_are_audited_on_the_subscriber() {
         publisher.name()
     ));
     source.run(&format!("INSERT INTO items VALUES (1, '{red}', 'a'); UPDATE items SET name = 'b'; DELETE FROM items"));
+    source.run("TRUNCATE items");
     let admin = scene.admin();
     for _ in 0..300 {
-        if admin.value("SELECT count(*) FROM tenancy.audit_log") == "3" {
+        if admin.value("SELECT count(*) FROM tenancy.audit_log") == "4" {
             break;
         }
         thread::sleep(Duration::from_millis(100));
     }
-    assert_eq!(admin.value("SELECT count(*) FROM tenancy.audit_log"), "3", "{}", cluster.log_text());
+    assert_eq!(admin.value("SELECT count(*) FROM tenancy.audit_log"), "4", "{}", cluster.log_text());
+    admin.sees("SELECT action FROM tenancy.audit_log WHERE tenant_id IS NULL", &["TRUNCATE"]);
     scene.tenant("red").sees(
         "SELECT action, old_values -> 'name', new_values -> 'name' FROM tenancy.audit_log ORDER BY id",
         &["INSERT|NULL|\"a\"", "UPDATE|\"a\"|\"b\"", "DELETE|\"b\"|NULL"],
@@ -875,7 +883,7 @@ fn a_planted_object_is_not_met() {
     app.sees("SELECT tenancy.row_as_of('public.items', '{\"id\": 1}', now() - interval '1 day')", &["NULL"]);
     app.sees(
         "SELECT outcome FROM tenancy.revert_transaction(pg_current_xact_id()::text::bigint) ORDER BY 1",
-        &["undone", "undone", "undone"],
+        &["would be undone", "would be undone", "would be undone"],
     );
 }
 
@@ -903,17 +911,89 @@ fn the_past_of_a_row_can_be_read_and_brought_back() {
     app.sees(&was(5, &made), &[r#"{"id": 2, "name": "two", "price": 2}"#]);
     app.sees(&was(1, "infinity"), &["NULL"]);
     let plan = format!("SELECT row_key, action, outcome FROM tenancy.revert_transaction({change})");
-    let expected = [r#"{"id": 1}|INSERT|undone"#, r#"{"id": 2}|UPDATE|undone"#, r#"{"id": 1}|UPDATE|undone"#];
+    let undone = [r#"{"id": 1}|INSERT|undone"#, r#"{"id": 2}|UPDATE|undone"#, r#"{"id": 1}|UPDATE|undone"#];
+    let expected = undone.map(|line| line.replace("undone", "would be undone"));
+    let expected = [&*expected[0], &expected[1], &expected[2]];
     app.sees(&plan, &expected);
     app.sees("SELECT id FROM items", &["5"]);
     app.run("SAVEPOINT s; UPDATE items SET id = 6 WHERE id = 5");
     app.sees(&plan, &[expected[0], r#"{"id": 2}|UPDATE|conflict: the row is gone"#, expected[2]]);
     app.refused("55000", &format!("SELECT tenancy.revert_transaction({change}, dry_run => false)"));
     app.run("ROLLBACK TO s");
-    app.sees(&plan.replace(&format!("{change})"), &format!("{change}, false)")), &expected);
+    app.sees(&plan.replace(&format!("{change})"), &format!("{change}, false)")), &undone);
     app.sees("SELECT id, name, price FROM items ORDER BY id", &["1|one|1.10", "2|two|2"]);
     // What was undone is in the log itself.
     app.sees("SELECT action FROM tenancy.row_history('items', '{\"id\": 2}')", &["INSERT", "UPDATE", "UPDATE"]);
+}
+
+#[test]
+fn the_past_of_a_row_reaches_back_beyond_a_truncate() {
+    let scene = Scene::with(", name text, n int");
+    let (app, admin) = (scene.app(), scene.admin());
+    let step = |sql: &str| {
+        begin_as(&app, "red");
+        app.run(sql);
+        app.run("COMMIT");
+        app.value("SELECT clock_timestamp()")
+    };
+    step("INSERT INTO items VALUES (1, DEFAULT, 'a', 1), (2, DEFAULT, 'b', 1), (3, DEFAULT, 'c', 1)");
+    let first = step("UPDATE items SET n = 2 WHERE id = 1; DELETE FROM items WHERE id = 3");
+    step("UPDATE items SET name = 'A' WHERE id = 1");
+    admin.run("TRUNCATE items");
+    let emptied = step("SELECT 1");
+    step("INSERT INTO items VALUES (1, DEFAULT, 'again', 9)");
+    begin_as(&app, "red");
+    let was = |key: i32, at: &str| {
+        format!("SELECT tenancy.row_as_of('items', '{{\"id\": {key}}}', '{at}') - 'tenant_id' - 'id'")
+    };
+    app.sees(&was(1, "infinity"), &[r#"{"n": 9, "name": "again"}"#]);
+    app.sees(&was(1, &emptied), &["NULL"]);
+    app.sees(&was(1, &first), &[r#"{"n": 2, "name": "a"}"#]);
+    app.sees(&was(2, &first), &[r#"{"n": 1, "name": "b"}"#]);
+    app.sees(&was(2, "infinity"), &["NULL"]);
+    app.sees(&was(3, &first), &["NULL"]);
+    // Nothing tells of a row whose entries are gone, or that was never audited.
+    let refusal = app.refused("55000", &was(4, &first));
+    assert!(refusal.detail().is_some_and(|detail| detail.contains("TRUNCATE")), "{refusal:?}");
+}
+
+#[test]
+fn what_a_column_was_generated_from_has_to_be_known_to_undo() {
+    let scene = Scene::with(", a int, b int, twice int GENERATED ALWAYS AS (a * 2) STORED");
+    scene.admin().run("SELECT tenancy.audit_table('items', ignore_columns => '{a}')");
+    let app = scene.tenant("red");
+    app.run("INSERT INTO items (id, a, b) VALUES (1, 1, 1); COMMIT");
+    let revert = |sql: &str| {
+        begin_as(&app, "red");
+        app.run(sql);
+        let change = app.value("SELECT pg_current_xact_id()::text");
+        let outcome = app.rows(&format!("SELECT outcome FROM tenancy.revert_transaction({change})"));
+        app.run("ROLLBACK");
+        outcome
+    };
+    let unknown = "conflict: the log does not have the values";
+    assert_eq!(revert("UPDATE items SET a = 2"), [unknown]);
+    assert_eq!(revert("UPDATE items SET a = 2, b = 2"), [unknown]);
+    assert_eq!(revert("UPDATE items SET b = 2"), ["would be undone"]);
+    scene.admin().run("SELECT tenancy.audit_table('items')");
+    assert_eq!(revert("UPDATE items SET a = 2"), ["would be undone"]);
+}
+
+#[test]
+fn a_table_in_use_is_not_waited_for_long() {
+    let scene = Scene::with("");
+    scene.protected("others", "id bigint PRIMARY KEY, tenant_id uuid");
+    let writer = scene.tenant("red");
+    writer.run("INSERT INTO others VALUES (1); INSERT INTO items VALUES (1)");
+    let admin = scene.admin();
+    admin.run("SET lock_timeout = '100ms'");
+    for call in ["audit_table('others')", "unaudit_table('items')"] {
+        let refusal = admin.refused("55P03", &format!("SELECT tenancy.{call}"));
+        assert!(refusal.hint().is_some_and(|hint| hint.contains("pg_locks")), "{refusal:?}");
+    }
+    writer.run("COMMIT");
+    admin.run("SELECT tenancy.audit_table('others'), tenancy.unaudit_table('items')");
+    admin.sees("SHOW lock_timeout", &["100ms"]);
 }
 
 #[test]

@@ -39,7 +39,7 @@ fn a_killed_purge_is_finished_by_the_next_call() {
     let mut left = all(N);
     for (point, how) in [(30, "cancel"), (700, "kill"), (400, "kill"), (1500, "kill"), (300, "kill")] {
         let (purger, watcher) = (login(), login());
-        let purge = thread::spawn(move || purger.try_run(&call(1)).map_err(|error| error.to_string()));
+        let purge = thread::spawn(move || purger.try_run(&call(20)).map_err(|error| error.to_string()));
         let pid = wait(|| {
             let line = watch(&watcher).pop()?;
             let (pid, done) = line.split_once('|')?;

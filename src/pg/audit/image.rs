@@ -51,6 +51,7 @@ unsafe extern "C-unwind" {
     fn tuplestore_alloc_read_pointer(store: *mut pg_sys::Tuplestorestate, flags: c_int) -> c_int;
     fn tuplestore_select_read_pointer(store: *mut pg_sys::Tuplestorestate, pointer: c_int);
     fn tuplestore_rescan(store: *mut pg_sys::Tuplestorestate);
+    fn ExecDropSingleTupleTableSlot(slot: *mut pg_sys::TupleTableSlot);
     fn MakeSingleTupleTableSlot(
         descriptor: pg_sys::TupleDesc,
         kind: *const pg_sys::TupleTableSlotOps,
@@ -145,10 +146,15 @@ impl Source {
         }
     }
 
-    fn close(self) {
+    /// Gives back what reading took.
+    ///
+    /// # Safety
+    /// Below a guard; nothing is read afterwards.
+    unsafe fn close(&mut self) {
         if !self.store.is_null() {
-            // SAFETY: made above, and not used again.
-            unsafe { pg_sys::ExecDropSingleTupleTableSlot(self.slot) };
+            // SAFETY: made above, and forgotten below.
+            unsafe { ExecDropSingleTupleTableSlot(self.slot) };
+            *self = Self::NONE;
         }
     }
 }
@@ -181,12 +187,6 @@ impl Rows {
             let (old, new) = (Source::of_table(olds, relation), Source::of_table(news, relation));
             Self { old, new, is_paired, has_old: false, has_new: false }
         }
-    }
-
-    /// Gives back what reading took.
-    pub fn close(self) {
-        self.old.close();
-        self.new.close();
     }
 }
 
@@ -283,14 +283,26 @@ impl BucketKey {
             && (self.length == Self::NOBODY || self.bytes[..self.length] == other.bytes[..self.length])
     }
 
+    /// The tenant that the row belongs to, where no look at the registry is needed to tell; inside, None for nobody's.
+    #[inline(always)]
+    fn plain_tenant(&self, layout: &Layout) -> Option<Option<Uuid>> {
+        match layout.tenant {
+            Some(column) if self.length != Self::NOBODY && column.kind != KeyKind::Id => None,
+            Some(_) if self.length != Self::NOBODY => Some(Uuid::from_slice(&self.bytes[..self.length]).ok()),
+            _ => Some(None),
+        }
+    }
+
     /// The tenant that the row belongs to; None for nobody's.
     pub fn tenant(&self, layout: &Layout) -> Result<Option<Uuid>, TenancyError> {
-        let Some(column) = layout.tenant.filter(|_| self.length != Self::NOBODY) else { return Ok(None) };
+        if let Some(tenant) = self.plain_tenant(layout) {
+            return Ok(tenant);
+        }
         let bytes = &self.bytes[..self.length];
-        let key = match column.kind {
-            KeyKind::Id => return Ok(Uuid::from_slice(bytes).ok()),
-            KeyKind::Number => Some(Key::Number(bytes.try_into().map_or(0, i64::from_le_bytes))),
-            KeyKind::Code => std::str::from_utf8(bytes).ok().and_then(|code| Code::new(code).ok()).map(Key::Code),
+        let key = match layout.tenant.map(|column| column.kind) {
+            None | Some(KeyKind::Id) => None,
+            Some(KeyKind::Number) => Some(Key::Number(bytes.try_into().map_or(0, i64::from_le_bytes))),
+            Some(KeyKind::Code) => std::str::from_utf8(bytes).ok().and_then(|code| Code::new(code).ok()).map(Key::Code),
         };
         match key {
             Some(key) => Ok(cache::find(&key)?.map(|tenant| tenant.id)),
@@ -320,9 +332,12 @@ pub struct Run<'a> {
     pub images: &'a [u8],
 }
 
-/// The runs that are being written. They are in PostgreSQL's memory, so that the loop owns nothing.
+/// The runs that are being written. They are in PostgreSQL's memory, so that the loop owns nothing; the first one, which
+/// mostly stays alone, is here.
 pub struct Buckets {
-    start: *mut Bucket,
+    first: MaybeUninit<Bucket>,
+    /// NULL until there is a second one.
+    others: *mut Bucket,
     count: usize,
     last: usize,
     /// Bytes that make a bucket full.
@@ -343,8 +358,8 @@ impl Buckets {
             } else {
                 std::ptr::null_mut()
             };
-            let start = pg_sys::palloc(MOST_BUCKETS * size_of::<Bucket>()).cast();
-            Self { start, count: 0, last: 0, limit, next_victim: 0, scratch }
+            let (first, others) = (MaybeUninit::uninit(), std::ptr::null_mut());
+            Self { first, others, count: 0, last: 0, limit, next_victim: 0, scratch }
         }
     }
 
@@ -356,23 +371,24 @@ impl Buckets {
         self.at(bucket).rows == 0
     }
 
+    #[inline(always)]
     fn at(&self, bucket: usize) -> &Bucket {
         assert!(bucket < self.count);
         // SAFETY: so many have been opened.
-        unsafe { &*self.start.add(bucket) }
+        unsafe { if bucket == 0 { self.first.assume_init_ref() } else { &*self.others.add(bucket - 1) } }
     }
 
+    #[inline(always)]
     fn at_mut(&mut self, bucket: usize) -> &mut Bucket {
         assert!(bucket < self.count);
         // SAFETY: as above.
-        unsafe { &mut *self.start.add(bucket) }
+        unsafe { if bucket == 0 { self.first.assume_init_mut() } else { &mut *self.others.add(bucket - 1) } }
     }
 
     /// The bucket for such rows.
     #[inline(always)]
     fn find(&mut self, key: &BucketKey) -> Option<usize> {
-        // SAFETY: so many have been opened.
-        let is = |bucket: usize| unsafe { (*self.start.add(bucket)).key.is(key) };
+        let is = |bucket: usize| self.at(bucket).key.is(key);
         if self.last < self.count && is(self.last) {
             return Some(self.last);
         }
@@ -391,8 +407,17 @@ impl Buckets {
             self.last = self.next_victim;
             self.next_victim = (self.next_victim + 1) % MOST_BUCKETS;
         }
-        // SAFETY: there is memory for all of them.
-        unsafe { self.start.add(self.last).write(new) };
+        if self.last == 0 {
+            self.first.write(new);
+            return;
+        }
+        // SAFETY: memory for all but the first, which goes with that of the trigger call.
+        unsafe {
+            if self.others.is_null() {
+                self.others = pg_sys::palloc((MOST_BUCKETS - 1) * size_of::<Bucket>()).cast();
+            }
+            self.others.add(self.last - 1).write(new);
+        }
     }
 
     /// The run that has to go before another one can begin.
@@ -460,16 +485,29 @@ unsafe fn run(rows: &mut Rows, layout: &Layout, buckets: &mut Buckets) -> Stop {
     // SAFETY: the caller's.
     unsafe {
         loop {
-            let Some(action) = next(rows, layout) else { return Stop::End };
+            let Some(action) = next(rows, layout) else {
+                rows.old.close();
+                rows.new.close();
+                return Stop::End;
+            };
             let (old, new) = (rows.old.slot, rows.new.slot);
             let mut key = tenant_of(if action == Action::Insert { new } else { old }, layout, action);
             if action == Action::Update && !key.is(&tenant_of(new, layout, action)) {
                 // Each tenant sees what happened on its side: here a row goes, and comes in the next turn.
                 key.action = Action::Delete;
             }
-            let Some(found) = buckets.find(&key) else { return Stop::Stranger(key) };
+            let found = match buckets.find(&key) {
+                Some(found) => found,
+                None => match key.plain_tenant(layout) {
+                    Some(tenant) if buckets.count == 0 => {
+                        buckets.open(key, tenant);
+                        0
+                    }
+                    _ => return Stop::Stranger(key),
+                },
+            };
             let (limit, scratch) = (buckets.limit, buckets.scratch);
-            let bucket = &mut *buckets.start.add(found);
+            let bucket = buckets.at_mut(found);
             bucket.before_last = bucket.bytes.length;
             let mut writer = Writer { bytes: &mut bucket.bytes, layout, scratch };
             let written = match key.action {

@@ -99,6 +99,5 @@ fn write_rows(mut rows: Rows, layout: &Layout) -> Result<(), TenancyError> {
             log::write(&Chunk::of_rows(layout, buckets.whole(bucket)), &origin)?;
         }
     }
-    rows.close();
     Ok(())
 }

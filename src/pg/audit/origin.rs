@@ -34,22 +34,24 @@ const MOST_QUERY_BYTES: i32 = 4000;
 const MOST_SETTING_BYTES: i32 = 500;
 
 unsafe extern "C-unwind" {
+    fn GetSessionUserId() -> pg_sys::Oid;
+    fn GetUserId() -> pg_sys::Oid;
     fn cstring_to_text_with_len(from: *const c_char, length: i32) -> *mut pg_sys::text;
     fn pg_mbcliplen(from: *const c_char, length: i32, most: i32) -> i32;
 }
 
 /// Who runs the statement at hand.
 pub fn of_statement() -> Origin {
-    // SAFETY: variables of the backend.
-    let (session, current, query) = unsafe {
+    // SAFETY: variables of the backend, and functions that read one and raise nothing; NULL or a C string.
+    let (session, current, query, has_client) = unsafe {
         let query = if settings::audit_queries() { pg_sys::debug_query_string } else { std::ptr::null() };
-        (pg_sys::GetSessionUserId(), pg_sys::GetUserId(), query)
+        let client = settings::client_ip();
+        (GetSessionUserId(), GetUserId(), query, !client.is_null() && *client != 0)
     };
-    let [user, client, agent] = [settings::current_user_id(), settings::client_ip(), settings::user_agent()];
-    let client = client.filter(|client| !client.is_empty()).or_else(address);
+    let (user, agent) = (settings::current_user_id(), settings::user_agent());
+    let client = if has_client { settings::client_ip() } else { address() };
     let session_role = role_name(session);
     let current_role = if session == current { None } else { role_name(current) };
-    let [user, client, agent] = [&user, &client, &agent].map(|text| pointer(text.as_deref()));
     let [session_role, current_role] = [&session_role, &current_role].map(|name| pointer(name.as_deref()));
     tag::with_own_name(|name| {
         let name = name.as_ptr();
@@ -140,14 +142,14 @@ fn role_name(role: pg_sys::Oid) -> Option<Rc<CStr>> {
     Some(name)
 }
 
-/// The address that the connection came from, None for a socket.
-fn address() -> Option<CString> {
+/// The address that the connection came from, NULL for a socket. It lasts as long as the backend.
+fn address() -> *const c_char {
     ADDRESS.with(|address| {
         let address = address.get_or_init(|| {
             // SAFETY: the function takes no arguments and gives NULL for a socket.
             let inet = unsafe { direct_function_call::<pgrx::Inet>(pg_sys::inet_client_addr, &[]) };
             inet.and_then(|inet| CString::new(inet.0).ok())
         });
-        address.clone()
+        pointer(address.as_deref())
     })
 }

@@ -2,6 +2,16 @@
 
 use crate::error::{AuditError, TenancyError};
 use crate::pg::turn;
+use pgrx::pg_sys;
+
+/// Refuses a call of a procedure that commits where it could not.
+pub fn refuse_in_transaction(call: &str) -> Result<(), TenancyError> {
+    // SAFETY: a variable of the backend.
+    if unsafe { pg_sys::IsTransactionBlock() } {
+        return Err(AuditError::InTransaction { call: call.to_owned() }.into());
+    }
+    Ok(())
+}
 
 /// Takes the turn, unless another session has it.
 pub fn take() -> Result<(), TenancyError> {

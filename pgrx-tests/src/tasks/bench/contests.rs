@@ -68,8 +68,9 @@ impl Runner {
 
 const SCAN_ONLY: &str = "SET enable_indexscan = off; SET enable_indexonlyscan = off; SET enable_bitmapscan = off";
 
-/// All contests of statements, in the order they are run: those that leave dead rows come last.
-pub fn all() -> Vec<Contest> {
+/// All contests of statements, in the order they are run: those that leave dead rows come last. Instructions are counted
+/// (`are_counted`) of less work where valgrind would take hours.
+pub fn all(are_counted: bool) -> Vec<Contest> {
     let point =
         Template("SELECT customer_id, placed, amount, note FROM orders WHERE id = {id}[ AND tenant_id = {tenant}]");
     let parted = Template("SELECT amount FROM parted WHERE id = {id}[ AND tenant_id = {tenant}]");
@@ -146,7 +147,7 @@ pub fn all() -> Vec<Contest> {
         ),
     ];
     contests.extend(fence::contests());
-    contests.extend(audit::contests());
+    contests.extend(audit::contests(are_counted));
     contests
 }
 
