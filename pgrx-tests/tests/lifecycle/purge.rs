@@ -96,11 +96,27 @@ fn a_purge_leaves_nothing_of_the_tenant_and_all_of_the_others() {
         "INSERT INTO words VALUES ('red', 1, 'red'); INSERT INTO notes VALUES ('{}', 1, 'red')",
         world.red.id
     ));
+    // Months that are sealed are sealed anew.
+    world.dba.run(
+        "INSERT INTO tenancy_internal.audit_chunks
+             (id, occurred_at, statement_at, transaction_id, tenant_id, command, row_count, action, event, details)
+         SELECT nextval('tenancy_internal.audit_chunk_ids'), now() - interval '40 days', now(), 1, t.id, 0, 1, 'E', 'past', '{}'
+           FROM tenancy.tenants t, generate_series(1, 5)",
+    );
+    steward.run("CALL tenancy.maintain_audit()");
+    steward.run("CALL tenancy.seal_audit()");
+    let unsound = "SELECT count(*) FROM tenancy.verify_audit() WHERE NOT ok";
+    steward.sees(unsound, &["0"]);
     steward.run("CALL tenancy.purge_tenant('red', 'red', dry_run => false, include_audit => true)");
+    steward.sees(unsound, &["0"]);
+    steward.sees(
+        "SELECT action, reason FROM tenancy.audit_seals ORDER BY number DESC LIMIT 1",
+        &["pruned|purge of a tenant: deleted 5 entries"],
+    );
     assert_eq!(world.left(), 0);
     steward.sees(
         "SELECT number, rows, audit_entries, is_intact FROM tenancy.purge_certificates ORDER BY 1",
-        &[&format!("1|{}|NULL|t", deleted(N) + 3), "2|2|200|t"],
+        &[&format!("1|{}|NULL|t", deleted(N) + 3), "2|2|205|t"],
     );
     world.dba.sees(logged, &["120"]);
     // A changed certificate is seen, and so is what follows a removed one.
