@@ -196,13 +196,12 @@ fn now() -> Option<pg_sys::Datum> {
 
 /// Whom the application works for, else the role that has logged in; a `text` in the current memory context.
 fn actor() -> Option<pg_sys::Datum> {
-    let user = settings::current_user_id().filter(|user| !user.is_empty());
+    let user = settings::current_user_id();
     // SAFETY: C strings in the database's encoding; the role of a session exists, or gives NULL.
     unsafe {
-        let name = match &user {
-            Some(user) => user.as_ptr(),
-            None => pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true).cast_const(),
-        };
+        let is_given = !user.is_null() && *user != 0;
+        let name =
+            if is_given { user } else { pg_sys::GetUserNameFromId(pg_sys::GetSessionUserId(), true).cast_const() };
         (!name.is_null()).then(|| pg_sys::Datum::from(pg_sys::cstring_to_text(name)))
     }
 }
