@@ -1,8 +1,24 @@
 //! What is said of all findings together: report, assertion, exceptions, diagnosis.
 
 use crate::cases::Company;
+use pg_tenancy_tests::workspace::root;
+use std::fs;
 
 const NONE: &[&str] = &[];
+
+/// A check that nobody has seen find its defect is no check.
+#[test]
+fn each_check_is_tried_by_a_test() {
+    let folder = root().join("pgrx-tests/tests/integrity");
+    let tests: String = fs::read_dir(folder)
+        .expect("the tests lie there")
+        .map(|entry| fs::read_to_string(entry.expect("a file").path()).expect("a file of text"))
+        .collect();
+    let is_named = |check: &str| ['"', '\'', '|'].iter().any(|end| tests.contains(&format!("{check}{end}")));
+    let checks = Company::open().dba.rows("SELECT check_id FROM tenancy.integrity_checks");
+    let untried: Vec<&String> = checks.iter().filter(|check| !is_named(check)).collect();
+    assert!(checks.len() > 100 && untried.is_empty(), "{untried:?}");
+}
 
 #[test]
 fn an_assertion_passes_where_all_is_well_and_says_what_is_not() {
