@@ -73,6 +73,6 @@ SELECT part, subject, detail FROM tenancy.maintenance_due() WHERE is_due;
 -- One call each night does all that is due: the audit log's partitions, retention, what was deleted a month ago, statistics.
 CALL tenancy.maintain();
 SELECT part, state, failure FROM tenancy.maintenance_runs ORDER BY started_at;
-SELECT tenant_code, count(*) AS archived, max(sent_at) < now() - interval '30 days' AS all_old
+SELECT t.code, count(*) AS archived, max(sent_at) < now() - interval '30 days' AS all_old
   FROM saas.messages_archive a JOIN tenancy.tenants t ON t.id = a.tenant_id GROUP BY 1;
 SELECT tenancy.schedule_maintenance('17 3 * * *');
