@@ -94,7 +94,7 @@ $$;
 
 -- Protected tables whose statistics are missing, or old by the measure of autovacuum. It never looks at a table for the sake of its
 -- partitions or children, so those of the whole are old when that much has changed in them. Before 14 a partitioned table has no
--- number of rows to compare with.
+-- number of rows to compare with. It asks for no size of a table, which would wait for whoever has it locked.
 CREATE FUNCTION tenancy_internal.stale_statistics(target oid DEFAULT NULL) RETURNS TABLE (relation regclass, has_parts boolean, reason text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT c.oid::regclass, h.has_parts,
@@ -104,13 +104,12 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       JOIN pg_class c ON c.oid = p.relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
      CROSS JOIN LATERAL (SELECT c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_parts) AS h
      CROSS JOIN LATERAL (
-        SELECT bool_or(pg_relation_size(o.oid) > 0) AS is_filled, sum(GREATEST(o.reltuples, 0))::bigint AS rows,
-               sum(pg_stat_get_mod_since_analyze(o.oid))::bigint AS changed
+        SELECT sum(GREATEST(o.reltuples, 0))::bigint AS rows, sum(pg_stat_get_mod_since_analyze(o.oid))::bigint AS changed
           FROM tenancy_internal.table_family(c.oid) AS f(relation) JOIN pg_class o ON o.oid = f.relation AND o.relkind = 'r') AS w
      CROSS JOIN LATERAL (
         SELECT w.rows, w.changed + CASE WHEN c.relkind = 'p' AND current_setting('server_version_num')::integer >= 140000
                                         THEN abs(w.rows - c.reltuples)::bigint ELSE 0 END AS changed,
-               w.is_filled AND NOT EXISTS (SELECT FROM pg_statistic s WHERE s.starelid = c.oid AND s.stainherit = h.has_parts)
+               NOT EXISTS (SELECT FROM pg_statistic s WHERE s.starelid = c.oid AND s.stainherit = h.has_parts)
                    AND num_nonnulls(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) = 0 AS is_missing) AS m
      CROSS JOIN LATERAL (
         SELECT COALESCE(max(o.option_value::float8) FILTER (WHERE o.option_name = 'autovacuum_analyze_threshold'),

@@ -210,8 +210,13 @@ fn deleted_rows_and_tenants_go_when_their_grace_is_over() {
     let warnings = admin.notices();
     let warnings: Vec<_> = warnings.iter().filter(|notice| notice.severity() == "WARNING").collect();
     assert_eq!(warnings.len(), 2, "{warnings:?}");
-    for (warning, told) in warnings.iter().zip(["tenant \"ant\" could not be purged: ", "tenant \"cat\" could not be purged: "]) {
-        assert!(warning.message().starts_with(told) && warning.hint().is_some_and(|hint| !hint.is_empty()), "{warning:?}");
+    for (warning, told) in
+        warnings.iter().zip(["tenant \"ant\" could not be purged: ", "tenant \"cat\" could not be purged: "])
+    {
+        assert!(
+            warning.message().starts_with(told) && warning.hint().is_some_and(|hint| !hint.is_empty()),
+            "{warning:?}"
+        );
     }
     // It goes on from there, with nothing left behind by the first call.
     drop(other);
