@@ -109,7 +109,7 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
      CROSS JOIN LATERAL (
         SELECT w.rows, w.changed + CASE WHEN c.relkind = 'p' AND current_setting('server_version_num')::integer >= 140000
                                         THEN abs(w.rows - c.reltuples)::bigint ELSE 0 END AS changed,
-               NOT EXISTS (SELECT FROM pg_statistic s WHERE s.starelid = c.oid AND s.stainherit = h.has_parts)
+               w.rows IS NOT NULL AND NOT EXISTS (SELECT FROM pg_statistic s WHERE s.starelid = c.oid AND s.stainherit = h.has_parts)
                    AND num_nonnulls(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) = 0 AS is_missing) AS m
      CROSS JOIN LATERAL (
         SELECT COALESCE(max(o.option_value::float8) FILTER (WHERE o.option_name = 'autovacuum_analyze_threshold'),

@@ -63,6 +63,7 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
          CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (9999);
          CREATE TABLE broken (id int, tenant_id uuid NOT NULL); CREATE TABLE locked (id int, tenant_id uuid NOT NULL);
          CREATE TABLE sound (id int, tenant_id uuid NOT NULL);
+         CREATE TABLE hollow (id int, tenant_id uuid NOT NULL) PARTITION BY RANGE (id); SELECT tenancy.protect_table('hollow');
          SELECT tenancy.protect_table('parted'), tenancy.protect_table('broken'), tenancy.protect_table('locked'), tenancy.protect_table('sound');
          CREATE FUNCTION trip(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
          BEGIN IF current_setting('desk.trip', true) = 'on' THEN RAISE EXCEPTION 'tripped'; END IF; RETURN $1; END $$;
