@@ -394,6 +394,14 @@ LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
      CROSS JOIN LATERAL (SELECT COALESCE(t.deleted_at < now() - tenancy_internal.deletion_grace(), false)) AS d(gone)
 $$;
 
+-- What removes the rows of a tenant, which is known by that key of it; NULL where they are of many.
+CREATE FUNCTION tenancy_internal.purge_call(tenant_key text, tenant text) RETURNS text
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('CALL tenancy.purge_tenant(%1$L, confirm => %1$L, dry_run => false)', t.code)
+      FROM tenancy.tenants t
+     WHERE tenant = CASE tenant_key WHEN 'id' THEN t.id::text WHEN 'number' THEN t.number::text ELSE t.code END
+$$;
+
 -- Tables of tenants' rows where constraints promise everything else: no reference by which tenants could meet, no hint, nothing
 -- that is not validated.
 CREATE FUNCTION tenancy_internal.plain_tables(wanted oid[], OUT relations oid[], OUT attributes smallint[], OUT are_shared boolean[])
@@ -566,7 +574,8 @@ BEGIN
                    INTO found.tenant, found.sample_rows
                   USING all_tenants.ids, all_tenants.numbers, all_tenants.codes, all_tenants.gone_ids, all_tenants.gone_numbers, all_tenants.gone_codes;
                 found.detail := test ->> 'detail';
-                found.remedy := test ->> 'remedy';
+                found.remedy := CASE found.check_id WHEN 'deleted_tenant_rows' THEN tenancy_internal.purge_call(t.tenant_key, found.tenant)
+                                                    ELSE test ->> 'remedy' END;
                 RETURN NEXT found;
                 found.remedy := NULL;
             END LOOP;
@@ -690,6 +699,7 @@ COMMENT ON FUNCTION tenancy_internal.describe_references(oid[], oid[]) IS 'forei
 COMMENT ON FUNCTION tenancy_internal.describe_rows(oid[], oid[]) IS 'what is to be examined of the rows of each table';
 COMMENT ON FUNCTION tenancy_internal.describe_counters(oid[]) IS 'the hints that are about all rows of a tenant together';
 COMMENT ON FUNCTION tenancy_internal.tenant_keys() IS 'keys of all tenants, of those whose rows may be there, and of those past their grace';
+COMMENT ON FUNCTION tenancy_internal.purge_call(text, text) IS 'what removes the rows of a deleted tenant';
 COMMENT ON FUNCTION tenancy_internal.plain_tables(oid[]) IS 'tables of tenants'' rows that need nothing but a look at their tenants';
 COMMENT ON FUNCTION tenancy_internal.tally_rows(oid[], smallint[], boolean[], uuid[], bigint[], text[]) IS
     'counts the rows of tables that the caller may read, and says whether each has a tenant among those given';

@@ -82,41 +82,89 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- One step of the purge of deleted tenants whose grace is over. What keeps one does not keep the next.
-CREATE FUNCTION tenancy_internal.purge_part_of_due(state jsonb) RETURNS jsonb
+-- What could not be done of a part, as its record has it; NULL where all was done.
+CREATE FUNCTION tenancy_internal.tell_failures(failed jsonb) RETURNS jsonb
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT jsonb_strip_nulls(jsonb_build_object('failure', string_agg(format('%s: %s', f.subject, f.failure), '; ' ORDER BY f.place),
+                                                'hint', string_agg(DISTINCT f.hint, ' ')))
+      FROM (SELECT e ->> 'subject' AS subject, e ->> 'failure' AS failure, e ->> 'hint' AS hint, place
+              FROM jsonb_array_elements(failed) WITH ORDINALITY AS u(e, place)) AS f
+    HAVING count(*) > 0
+$$;
+
+-- Protected tables whose statistics are missing, or old by the measure of autovacuum. It never looks at a table for the sake of its
+-- partitions or children, so those of the whole are old when that much has changed in them. Before 14 a partitioned table has no
+-- number of rows to compare with. It asks for no size of a table, which would wait for whoever has it locked.
+CREATE FUNCTION tenancy_internal.stale_statistics(target oid DEFAULT NULL) RETURNS TABLE (relation regclass, has_parts boolean, reason text)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT c.oid::regclass, h.has_parts,
+           CASE WHEN m.is_missing THEN 'it has no statistics'
+                ELSE format('about %s rows of %s have changed since its statistics were made', m.changed, m.rows) END
+      FROM tenancy_internal.protected_tables p
+      JOIN pg_class c ON c.oid = p.relation AND c.relkind IN ('r', 'p') AND c.relpersistence <> 't'
+     CROSS JOIN LATERAL (SELECT c.relkind = 'p' OR EXISTS (SELECT FROM pg_inherits i WHERE i.inhparent = c.oid) AS has_parts) AS h
+     CROSS JOIN LATERAL (
+        SELECT sum(GREATEST(o.reltuples, 0))::bigint AS rows, sum(pg_stat_get_mod_since_analyze(o.oid))::bigint AS changed
+          FROM tenancy_internal.table_family(c.oid) AS f(relation) JOIN pg_class o ON o.oid = f.relation AND o.relkind = 'r') AS w
+     CROSS JOIN LATERAL (
+        SELECT w.rows, w.changed + CASE WHEN c.relkind = 'p' AND current_setting('server_version_num')::integer >= 140000
+                                        THEN abs(w.rows - c.reltuples)::bigint ELSE 0 END AS changed,
+               w.rows IS NOT NULL AND NOT EXISTS (SELECT FROM pg_statistic s WHERE s.starelid = c.oid AND s.stainherit = h.has_parts)
+                   AND num_nonnulls(pg_stat_get_last_analyze_time(c.oid), pg_stat_get_last_autoanalyze_time(c.oid)) = 0 AS is_missing) AS m
+     CROSS JOIN LATERAL (
+        SELECT COALESCE(max(o.option_value::float8) FILTER (WHERE o.option_name = 'autovacuum_analyze_threshold'),
+                        current_setting('autovacuum_analyze_threshold')::float8)
+               + m.rows * COALESCE(max(o.option_value::float8) FILTER (WHERE o.option_name = 'autovacuum_analyze_scale_factor'),
+                                   current_setting('autovacuum_analyze_scale_factor')::float8) AS limit_of_changes
+          FROM pg_options_to_table(c.reloptions) o) AS t
+     WHERE (target IS NULL OR c.oid = target) AND (m.is_missing OR m.changed > t.limit_of_changes)
+$$;
+
+-- Makes the statistics of one table. It gives way before autovacuum would have to (deadlock_timeout).
+CREATE FUNCTION tenancy_internal.refresh_statistics(target regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '500ms' AS $$
+BEGIN
+    -- Its partitions have a turn of their own. Before 18 they come along.
+    EXECUTE format('ANALYZE %s%s', CASE WHEN current_setting('server_version_num')::integer >= 180000
+        AND (SELECT c.relkind = 'p' FROM pg_class c WHERE c.oid = target) THEN 'ONLY ' ELSE '' END, target);
+END $$;
+
+-- One step of the refresh of statistics: a table. What has partitions or children comes first, for they may come along with it.
+CREATE FUNCTION tenancy_internal.refresh_statistics_part(state jsonb) RETURNS jsonb
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    purge bigint := state ->> 'purge';
-    tenant text := COALESCE(state ->> 'tenant', '');
-    failed text := state ->> 'failed';
+    target oid := state -> 'tables' ->> 0;
+    said text;
+    advice text;
+    code text;
 BEGIN
-    IF purge IS NULL THEN
-        tenant := tenancy_internal.due_tenant_step(tenant);
-        IF tenant IS NULL THEN
-            RETURN CASE WHEN failed IS NOT NULL THEN jsonb_build_object('failure', failed) END;
-        END IF;
+    IF NOT state ? 'tables' THEN
+        RETURN jsonb_build_object('failed', '[]'::jsonb, 'tables', (
+            SELECT COALESCE(jsonb_agg(s.relation::oid::bigint ORDER BY s.has_parts DESC, s.relation::oid), '[]')
+              FROM tenancy_internal.stale_statistics() s));
+    ELSIF target IS NULL THEN
+        RETURN tenancy_internal.tell_failures(state -> 'failed');
     END IF;
+    state := jsonb_set(state, '{tables}', (state -> 'tables') - 0);
     BEGIN
-        IF purge IS NULL THEN
-            purge := tenancy_internal.begin_purge_step(tenant, tenant, false, 10000, NULL, 0, false);
-        ELSIF state ->> 'at' = 'purge' THEN
-            IF NOT tenancy_internal.purge_step(purge) THEN
-                RETURN state || '{"at": "finish"}';
-            END IF;
-        ELSIF tenancy_internal.finish_purge_step(purge) THEN
-            purge := NULL;
+        -- Dropped since, or made fresh by autovacuum or with its parent.
+        IF EXISTS (SELECT FROM tenancy_internal.stale_statistics(target)) THEN
+            PERFORM tenancy_internal.refresh_statistics(target);
         END IF;
     EXCEPTION WHEN OTHERS THEN
-        failed := concat_ws('; ', failed, format('%s: %s', tenant, SQLERRM));
-        PERFORM tenancy_internal.end_job(u.job, 'interrupted') FROM tenancy_internal.purges u
-          WHERE u.code = tenant AND tenancy_internal.has_turn('purge', tenant);
-        purge := NULL;
+        GET STACKED DIAGNOSTICS said = MESSAGE_TEXT, advice = PG_EXCEPTION_HINT, code = RETURNED_SQLSTATE;
+        IF code = '55P03' THEN
+            said := 'another session has it locked';
+            advice := 'The next run tries again what was locked.';
+        END IF;
+        state := jsonb_set(state, '{failed}', (state -> 'failed') || jsonb_build_object(
+            'subject', target::regclass, 'failure', said, 'hint', NULLIF(advice, '')));
     END;
-    RETURN jsonb_strip_nulls(jsonb_build_object('tenant', tenant, 'failed', failed, 'purge', purge, 'at', 'purge'));
+    RETURN state;
 END $$;
 
 CREATE FUNCTION tenancy_internal.maintenance_parts_in_order() RETURNS text[]
-LANGUAGE sql IMMUTABLE AS $$ SELECT ARRAY['audit log', 'retention', 'deleted rows', 'deleted tenants'] $$;
+LANGUAGE sql IMMUTABLE AS $$ SELECT ARRAY['audit log', 'retention', 'deleted rows', 'deleted tenants', 'statistics'] $$;
 
 -- Takes the turn, and closes what a run that died has left open.
 CREATE FUNCTION tenancy_internal.begin_maintenance_step() RETURNS bigint
@@ -160,7 +208,11 @@ BEGIN
         next_state := CASE part WHEN 'audit log' THEN tenancy_internal.maintain_audit_part(state)
                                 WHEN 'retention' THEN tenancy_internal.expire_part('retention', state)
                                 WHEN 'deleted rows' THEN tenancy_internal.expire_part('cleanup', state)
-                                ELSE tenancy_internal.purge_part_of_due(state) END;
+                                WHEN 'deleted tenants' THEN tenancy_internal.purge_part_of_due(state, 10000)
+                                ELSE tenancy_internal.refresh_statistics_part(state) END;
+        IF part = 'deleted tenants' AND next_state ? 'over' THEN
+            next_state := tenancy_internal.tell_failures(next_state -> 'failed');
+        END IF;
         PERFORM tenancy_internal.tell_job(job, part);
     EXCEPTION WHEN OTHERS THEN
         GET STACKED DIAGNOSTICS said = MESSAGE_TEXT, advice = PG_EXCEPTION_HINT;
@@ -198,7 +250,7 @@ BEGIN
         ELSIF state ? 'job' THEN
             PERFORM tenancy_internal.end_job((state ->> 'job')::bigint, 'stopped');
         ELSIF state ? 'purge' THEN
-            PERFORM tenancy_internal.end_job(u.job, 'stopped') FROM tenancy_internal.purges u WHERE u.id = (state ->> 'purge')::bigint;
+            PERFORM tenancy_internal.stop_purge_of_due(state);
         END IF;
     END IF;
     PERFORM tenancy_internal.tell_job(job, part, 1);
@@ -261,7 +313,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 BEGIN
     RETURN QUERY
     SELECT 'maintenance', current_database()::text, COALESCE(max(r.finished_at) < now() - interval '2 days', true),
-           COALESCE(format('tenancy.maintain() ran last at %s', max(r.finished_at)), 'tenancy.maintain() has never run to its end; see tenancy.schedule_maintenance(...)')
+           COALESCE('tenancy.maintain() ran last at ' || max(r.finished_at), 'tenancy.maintain() has never run to its end; see tenancy.schedule_maintenance(...)')
       FROM tenancy_internal.maintenance_parts r
      WHERE r.state <> 'running' AND r.place = cardinality(tenancy_internal.maintenance_parts_in_order());
     RETURN QUERY
@@ -288,6 +340,7 @@ BEGIN
                           WHERE l.tenant_id = t.id AND l.released_at IS NULL) AS h
      WHERE t.status = 'deleted' AND t.deleted_at < now() - tenancy_internal.deletion_grace()
        AND NOT EXISTS (SELECT FROM tenancy_internal.purge_certificates c WHERE c.tenant_id = t.id) ORDER BY t.code;
+    RETURN QUERY SELECT 'statistics', s.relation::text, true, s.reason FROM tenancy_internal.stale_statistics() s ORDER BY s.relation::text;
 END $$;
 
 -- With the rights of the caller, who owns the job: pg_cron runs it as him.
@@ -316,7 +369,8 @@ BEGIN
 END $$;
 
 REVOKE ALL ON ROUTINE tenancy_internal.maintain_audit_part(jsonb), tenancy_internal.expire_part(text, jsonb),
-    tenancy_internal.purge_part_of_due(jsonb), tenancy_internal.begin_maintenance_step(),
+    tenancy_internal.tell_failures(jsonb), tenancy_internal.stale_statistics(oid), tenancy_internal.refresh_statistics(regclass),
+    tenancy_internal.refresh_statistics_part(jsonb), tenancy_internal.begin_maintenance_step(),
     tenancy_internal.open_maintenance_step(bigint, integer), tenancy_internal.do_maintenance_step(bigint, text, jsonb),
     tenancy_internal.close_maintenance_step(bigint, bigint, integer, jsonb), tenancy_internal.end_maintenance_step(bigint, text),
     tenancy_internal.next_maintenance_step() FROM PUBLIC;
@@ -327,7 +381,10 @@ COMMENT ON VIEW tenancy.maintenance_runs IS 'what tenancy.maintain() did in the 
 COMMENT ON COLUMN tenancy.maintenance_runs.state IS 'running, done, failed, stopped (by max_seconds) or interrupted (its session is gone); the next run does what was left';
 COMMENT ON FUNCTION tenancy_internal.maintain_audit_part(jsonb) IS 'one step of the audit log''s maintenance';
 COMMENT ON FUNCTION tenancy_internal.expire_part(text, jsonb) IS 'one step of retention, or of the removal of deleted rows';
-COMMENT ON FUNCTION tenancy_internal.purge_part_of_due(jsonb) IS 'one step of the purge of deleted tenants';
+COMMENT ON FUNCTION tenancy_internal.tell_failures(jsonb) IS 'what could not be done of a part of maintenance, as its record has it';
+COMMENT ON FUNCTION tenancy_internal.stale_statistics(oid) IS 'protected tables whose statistics are missing or old, all of them or one';
+COMMENT ON FUNCTION tenancy_internal.refresh_statistics(regclass) IS 'makes the statistics of one table';
+COMMENT ON FUNCTION tenancy_internal.refresh_statistics_part(jsonb) IS 'one step of the refresh of statistics: a table';
 COMMENT ON FUNCTION tenancy_internal.maintenance_parts_in_order() IS 'the parts of maintenance';
 COMMENT ON FUNCTION tenancy_internal.begin_maintenance_step() IS 'a step of maintain: takes the turn';
 COMMENT ON FUNCTION tenancy_internal.next_maintenance_step() IS 'a step of maintain: the number of the run';
@@ -336,7 +393,7 @@ COMMENT ON FUNCTION tenancy_internal.do_maintenance_step(bigint, text, jsonb) IS
 COMMENT ON FUNCTION tenancy_internal.close_maintenance_step(bigint, bigint, integer, jsonb) IS 'a step of maintain: closes the record of a part';
 COMMENT ON FUNCTION tenancy_internal.end_maintenance_step(bigint, text) IS 'a step of maintain: gives the turn back';
 COMMENT ON PROCEDURE tenancy.maintain(integer) IS
-    'does all that is due: the audit log''s partitions, retention, deleted rows and tenants; what fails in one part does not keep the others';
+    'does all that is due: the audit log''s partitions, retention, deleted rows and tenants, statistics; what fails in one part does not keep the others';
 COMMENT ON FUNCTION tenancy.maintenance_due() IS 'what waits for maintenance; subjects that are not due are listed too';
 COMMENT ON FUNCTION tenancy.schedule_maintenance(text) IS
     'has pg_cron call tenancy.maintain() where it is installed, else says how to call it from outside; NULL ends it';

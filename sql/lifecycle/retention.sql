@@ -296,12 +296,83 @@ BEGIN
              ORDER BY t.code LIMIT 1);
 END $$;
 
+-- One step of the purge of deleted tenants whose grace is over: {"over": true} with the last one, and in "failed" what keeps a
+-- tenant, which does not keep the next.
+CREATE FUNCTION tenancy_internal.purge_part_of_due(state jsonb, batch_size integer) RETURNS jsonb
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    purge bigint := state ->> 'purge';
+    tenant text := COALESCE(state ->> 'tenant', '');
+    failed jsonb := COALESCE(state -> 'failed', '[]');
+    said text;
+    advice text;
+BEGIN
+    IF purge IS NULL THEN
+        tenant := tenancy_internal.due_tenant_step(tenant);
+        IF tenant IS NULL THEN
+            RETURN jsonb_build_object('over', true, 'failed', failed);
+        END IF;
+    END IF;
+    BEGIN
+        IF purge IS NULL THEN
+            purge := tenancy_internal.begin_purge_step(tenant, tenant, false, batch_size, NULL, 0, false);
+        ELSIF state ->> 'at' = 'purge' THEN
+            IF NOT tenancy_internal.purge_step(purge) THEN
+                RETURN state || '{"at": "finish"}';
+            END IF;
+        ELSIF tenancy_internal.finish_purge_step(purge) THEN
+            purge := NULL;
+        END IF;
+    EXCEPTION WHEN OTHERS THEN
+        GET STACKED DIAGNOSTICS said = MESSAGE_TEXT, advice = PG_EXCEPTION_HINT;
+        failed := failed || jsonb_build_object('subject', tenant, 'failure', said, 'hint', NULLIF(advice, ''));
+        PERFORM tenancy_internal.end_job(u.job, 'interrupted') FROM tenancy_internal.purges u
+          WHERE u.code = tenant AND tenancy_internal.has_turn('purge', tenant);
+        -- A turn outlives the failure of a part of a transaction.
+        PERFORM tenancy_internal.give_turn('purge', tenant);
+        purge := NULL;
+    END;
+    RETURN jsonb_strip_nulls(jsonb_build_object('tenant', tenant, 'failed', failed, 'purge', purge, 'at', 'purge'));
+END $$;
+
+-- Leaves the purge that is at hand, if there is one, to the next call.
+CREATE FUNCTION tenancy_internal.stop_purge_of_due(state jsonb) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    u tenancy_internal.purges;
+BEGIN
+    IF state ? 'purge' THEN
+        u := tenancy_internal.purge_at_hand((state ->> 'purge')::bigint);
+        PERFORM tenancy_internal.end_job(u.job, 'stopped');
+        RAISE NOTICE 'the purge of tenant "%" has stopped, for the time is over; the same call goes on from there', u.code;
+    END IF;
+END $$;
+
+CREATE FUNCTION tenancy_internal.purge_due_step(state jsonb, batch_size integer) RETURNS jsonb
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    RETURN tenancy_internal.purge_part_of_due(state, batch_size);
+END $$;
+
+-- Says which tenants are still there, and why.
+CREATE FUNCTION tenancy_internal.end_purge_due_step(state jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    failed jsonb;
+BEGIN
+    PERFORM tenancy_internal.stop_purge_of_due(state);
+    FOR failed IN SELECT e FROM jsonb_array_elements(state -> 'failed') AS e LOOP
+        RAISE WARNING 'tenant "%" could not be purged: %', failed ->> 'subject', failed ->> 'failure'
+            USING HINT = COALESCE(failed ->> 'hint', 'Call the same again when what it says is mended.');
+    END LOOP;
+END $$;
+
 CREATE PROCEDURE tenancy.purge_deleted(max_seconds integer DEFAULT NULL, batch_size integer DEFAULT 10000) LANGUAGE plpgsql AS $$
 DECLARE
     stop_at timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => max_seconds);
     job bigint;
-    state text := 'done';
-    tenant text := '';
+    ending text := 'done';
+    state jsonb := '{}';
 BEGIN
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
@@ -311,21 +382,23 @@ BEGIN
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         EXIT WHEN NOT tenancy_internal.expire_step(job, batch_size);
         IF pg_catalog.clock_timestamp() >= stop_at THEN
-            state := 'stopped';
+            ending := 'stopped';
             EXIT;
         END IF;
     END LOOP;
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-    PERFORM tenancy_internal.end_expiry_step(job, state);
+    PERFORM tenancy_internal.end_expiry_step(job, ending);
     LOOP
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-        tenant := tenancy_internal.due_tenant_step(tenant);
-        EXIT WHEN tenant IS NULL OR pg_catalog.clock_timestamp() >= stop_at;
-        CALL tenancy.purge_tenant(tenant, tenant, dry_run => false, batch_size => batch_size,
-            max_seconds => pg_catalog.ceil(EXTRACT(epoch FROM stop_at - pg_catalog.clock_timestamp()))::integer);
+        EXIT WHEN pg_catalog.clock_timestamp() >= stop_at;
+        state := tenancy_internal.purge_due_step(state, batch_size);
+        EXIT WHEN state OPERATOR(pg_catalog.?) 'over';
     END LOOP;
+    COMMIT;
+    SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
+    PERFORM tenancy_internal.end_purge_due_step(state);
 END $$;
 
 CREATE FUNCTION tenancy_internal.forget_retention() RETURNS event_trigger
@@ -342,7 +415,9 @@ ALTER EVENT TRIGGER tenancy_forget_retention ENABLE ALWAYS;
 
 REVOKE ALL ON ROUTINE tenancy_internal.expire_rows(regclass, text, bigint, bigint), tenancy_internal.begin_expiry_step(text),
     tenancy_internal.expire_step(bigint, integer), tenancy_internal.end_expiry_step(bigint, text),
-    tenancy_internal.due_tenant_step(text) FROM PUBLIC;
+    tenancy_internal.due_tenant_step(text), tenancy_internal.purge_part_of_due(jsonb, integer),
+    tenancy_internal.stop_purge_of_due(jsonb), tenancy_internal.purge_due_step(jsonb, integer),
+    tenancy_internal.end_purge_due_step(jsonb) FROM PUBLIC;
 
 COMMENT ON EVENT TRIGGER tenancy_forget_retention IS 'takes the rules of dropped tables away';
 COMMENT ON TABLE tenancy_internal.retention_rules IS 'how long rows are kept';
@@ -363,6 +438,10 @@ COMMENT ON FUNCTION tenancy_internal.begin_expiry_step(text) IS 'a step of run_r
 COMMENT ON FUNCTION tenancy_internal.expire_step(bigint, integer) IS 'a step of run_retention and purge_deleted: the next span of blocks; false when there are no more';
 COMMENT ON FUNCTION tenancy_internal.end_expiry_step(bigint, text) IS 'a step of run_retention and purge_deleted: reports and gives the turn back';
 COMMENT ON FUNCTION tenancy_internal.due_tenant_step(text) IS 'a step of purge_deleted: the next tenant whose grace is over';
+COMMENT ON FUNCTION tenancy_internal.purge_part_of_due(jsonb, integer) IS 'one step of the purge of deleted tenants';
+COMMENT ON FUNCTION tenancy_internal.stop_purge_of_due(jsonb) IS 'leaves the purge of a deleted tenant to the next call';
+COMMENT ON FUNCTION tenancy_internal.purge_due_step(jsonb, integer) IS 'a step of purge_deleted: the next step of the purge of deleted tenants';
+COMMENT ON FUNCTION tenancy_internal.end_purge_due_step(jsonb) IS 'a step of purge_deleted: says which tenants could not be purged';
 COMMENT ON FUNCTION tenancy_internal.forget_retention() IS 'takes the rules of dropped tables away';
 COMMENT ON FUNCTION tenancy.set_retention(regclass, name, interval, text, text) IS
     'how long rows of a table are kept, all tenants'' or one''s, and whether they are deleted or archived then; keep NULL ends it';

@@ -104,6 +104,23 @@ pub fn reserve_setting_prefix(prefix: &CStr) {
     }
 }
 
+/// The partitions of a relation, without those that are being detached.
+///
+/// # Safety
+/// `relation` is open and locked, and stays so while the answer is used.
+pub unsafe fn partitions_of(relation: pg_sys::Relation) -> pg_sys::PartitionDesc {
+    #[cfg(feature = "pg13")]
+    // SAFETY: the caller vouches for the relation.
+    unsafe {
+        pg_sys::RelationGetPartitionDesc(relation)
+    }
+    #[cfg(not(feature = "pg13"))]
+    // SAFETY: the caller vouches for the relation.
+    unsafe {
+        pg_sys::RelationGetPartitionDesc(relation, true)
+    }
+}
+
 /// The text of a parse tree's String node.
 ///
 /// # Safety

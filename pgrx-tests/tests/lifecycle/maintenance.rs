@@ -14,6 +14,9 @@ use crate::soft_delete::Desk;
 const RUNS: &str =
     "SELECT part, state FROM tenancy.maintenance_runs WHERE run = (SELECT max(run) FROM tenancy.maintenance_runs)";
 
+const ALL_DONE: [&str; 5] =
+    ["audit log|done", "retention|done", "deleted rows|done", "deleted tenants|done", "statistics|done"];
+
 #[test]
 fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
     let desk = Desk::on(&Cluster::shared());
@@ -34,11 +37,19 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
     let due = "SELECT part, subject FROM tenancy.maintenance_due() WHERE is_due AND subject <> current_database() ORDER BY 1, 2";
     dba.sees(
         due,
-        &["audit log|partitions", "deleted rows|public.notes", "deleted tenants|gone", "retention|public.events"],
+        &[
+            "audit log|partitions",
+            "deleted rows|public.notes",
+            "deleted tenants|gone",
+            "retention|public.events",
+            "statistics|public.comments",
+            "statistics|public.events",
+            "statistics|public.notes",
+        ],
     );
     dba.sees("SELECT detail LIKE '%held: case 9' FROM tenancy.maintenance_due() WHERE subject = 'held'", &["t"]);
     dba.run("CALL tenancy.maintain()");
-    dba.sees(RUNS, &["audit log|done", "retention|done", "deleted rows|done", "deleted tenants|done"]);
+    dba.sees(RUNS, &ALL_DONE);
     dba.sees(due, &[]);
     dba.sees("SELECT (SELECT count(*) FROM events), (SELECT string_agg(id::text, ' ') FROM notes)", &["0|2"]);
     dba.sees("SELECT tenant_code FROM tenancy.purge_certificates", &["gone"]);
@@ -47,25 +58,67 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
     // Every part is in somebody's way, or fails; each says so, and gives back what it held.
     dba.run(
         "SELECT tenancy.create_tenant('late'), tenancy.delete_tenant('late');
-         CREATE TABLE stray (id int, tenant_id uuid); ALTER TABLE events RENAME at TO happened",
+         CREATE TABLE stray (id int, tenant_id uuid); ALTER TABLE events RENAME at TO happened;
+         CREATE TABLE parted (id int, tenant_id uuid NOT NULL) PARTITION BY RANGE (id);
+         CREATE TABLE parted_1 PARTITION OF parted FOR VALUES FROM (0) TO (9999);
+         CREATE TABLE broken (id int, tenant_id uuid NOT NULL); CREATE TABLE locked (id int, tenant_id uuid NOT NULL);
+         CREATE TABLE sound (id int, tenant_id uuid NOT NULL);
+         CREATE TABLE hollow (id int, tenant_id uuid NOT NULL) PARTITION BY RANGE (id); SELECT tenancy.protect_table('hollow');
+         SELECT tenancy.protect_table('parted'), tenancy.protect_table('broken'), tenancy.protect_table('locked'), tenancy.protect_table('sound');
+         CREATE FUNCTION trip(int) RETURNS int IMMUTABLE LANGUAGE plpgsql AS $$
+         BEGIN IF current_setting('desk.trip', true) = 'on' THEN RAISE EXCEPTION 'tripped'; END IF; RETURN $1; END $$;
+         CREATE INDEX ON broken (trip(id))",
     );
+    for table in ["parted", "broken", "locked", "sound"] {
+        dba.run(&format!(
+            "INSERT INTO {table} SELECT n, tenancy.find_tenant('red') FROM generate_series(1, 1000) AS n"
+        ));
+    }
+    dba.run("SET desk.trip = on; SELECT pg_stat_force_next_flush()");
     let other = db.admin();
-    other.run("SELECT tenancy_internal.begin_audit_step('seal'); SELECT tenancy_internal.begin_expiry_step('cleanup')");
+    other.run(
+        "SELECT tenancy_internal.begin_audit_step('seal'); SELECT tenancy_internal.begin_expiry_step('cleanup');
+         BEGIN; LOCK locked",
+    );
     dba.notices();
     dba.run("CALL tenancy.maintain()");
-    dba.sees(RUNS, &["audit log|failed", "retention|failed", "deleted rows|failed", "deleted tenants|failed"]);
-    assert_eq!(dba.notices().iter().filter(|notice| notice.message().starts_with("maintenance: ")).count(), 4);
+    dba.sees(
+        RUNS,
+        &["audit log|failed", "retention|failed", "deleted rows|failed", "deleted tenants|failed", "statistics|failed"],
+    );
+    assert_eq!(dba.notices().iter().filter(|notice| notice.message().starts_with("maintenance: ")).count(), 5);
     let failures = dba.rows("SELECT failure FROM tenancy.maintenance_runs WHERE state = 'failed' ORDER BY started_at");
     for (failure, part) in failures.iter().zip([
         "another session",
         "column r.at does not exist",
         "under way",
         "late: tables stand in the way",
+        "public.broken: tripped; public.locked: another session has it locked",
     ]) {
         assert!(failure.contains(part), "{failure}");
     }
+    dba.sees(
+        "SELECT DISTINCT starelid::regclass::text, stainherit FROM pg_statistic
+          WHERE starelid::regclass::text IN ('parted', 'parted_1', 'broken', 'locked', 'sound') ORDER BY 1",
+        &["parted|t", "parted_1|f", "sound|f"],
+    );
+    let stale = "SELECT subject, detail FROM tenancy.maintenance_due() WHERE part = 'statistics' ORDER BY 1";
+    dba.sees(stale, &["public.broken|it has no statistics", "public.locked|it has no statistics"]);
     drop(other);
-    dba.run("ALTER TABLE events RENAME happened TO at; DROP TABLE stray");
+    dba.run("ALTER TABLE events RENAME happened TO at; DROP TABLE stray; RESET desk.trip");
+    // Old are the statistics of what has changed by as much as autovacuum allows.
+    dba.run("ANALYZE broken, locked; INSERT INTO sound SELECT n, tenancy.find_tenant('red') FROM generate_series(1, 149) AS n");
+    dba.run("INSERT INTO parted SELECT n, tenancy.find_tenant('red') FROM generate_series(1, 200) AS n; SELECT pg_stat_force_next_flush()");
+    const CHANGED: &str = "about 200 rows of 1000 have changed since its statistics were made";
+    dba.sees(stale, &[&format!("public.parted|{CHANGED}"), &format!("public.parted_1|{CHANGED}")]);
+    // The whole has statistics of its own, which nobody makes for a partition's sake.
+    dba.run("ANALYZE parted_1");
+    dba.sees(stale, &["public.parted|about 200 rows of 1200 have changed since its statistics were made"]);
+    dba.run("ALTER TABLE sound SET (autovacuum_analyze_threshold = 10)");
+    dba.sees(
+        "SELECT subject FROM tenancy.maintenance_due() WHERE part = 'statistics' AND subject = 'public.sound'",
+        &["public.sound"],
+    );
 
     // One run at a time; no other waits for it.
     let other = db.admin();
@@ -78,7 +131,8 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
         assert!(Instant::now() < until, "the turn is never given back");
         thread::sleep(Duration::from_millis(10));
     }
-    admin.sees(RUNS, &["audit log|done", "retention|done", "deleted rows|done", "deleted tenants|done"]);
+    admin.sees(RUNS, &ALL_DONE);
+    dba.sees(stale, &[]);
     // A run whose time is over has begun, and leaves the rest to the next.
     admin.run("CALL tenancy.maintain(max_seconds => 0)");
     admin.sees(RUNS, &["audit log|stopped"]);
@@ -151,7 +205,7 @@ fn behind_the_fence_rows_are_kept_and_pg_cron_calls() {
     cluster.restart(Shutdown::Fast);
     let dba = desk.db.admin();
     let until = Instant::now() + Duration::from_secs(60);
-    while dba.value("SELECT count(*) FROM tenancy.maintenance_runs WHERE state <> 'running'") != "4" {
+    while dba.value("SELECT count(*) FROM tenancy.maintenance_runs WHERE state <> 'running'") != "5" {
         assert!(Instant::now() < until, "{:?}", dba.rows("SELECT status, return_message FROM cron.job_run_details"));
         thread::sleep(Duration::from_millis(50));
     }

@@ -1,5 +1,7 @@
 //! Rows go when they are as old as was said, and not before.
 
+use std::time::{Duration, Instant};
+
 use pg_tenancy_tests::{Cluster, Db, NASTY_NAMES, quote_ident, quote_literal};
 
 use crate::soft_delete::Desk;
@@ -183,6 +185,48 @@ fn deleted_rows_and_tenants_go_when_their_grace_is_over() {
     dba.run("CALL tenancy.purge_deleted()");
     dba.sees("SELECT count(*) FROM tenancy.purge_certificates", &["1"]);
     red.sees("SELECT id FROM notes", &["4"]);
+    // What keeps one tenant does not keep the next, and is told.
+    let (admin, other) = (desk.db.role("admin", ""), desk.db.admin());
+    dba.run(&format!(
+        "SELECT tenancy.grant_admin('{admin}');
+         CREATE TABLE cards (id int PRIMARY KEY, tenant_id uuid NOT NULL); SELECT tenancy.protect_table('cards');
+         CREATE TABLE pins (tenant_id uuid NOT NULL, card int); SELECT tenancy.protect_table('pins');
+         BEGIN; SET LOCAL tenancy.ddl_guard = off;
+         ALTER TABLE cards ADD UNIQUE (id); ALTER TABLE pins ADD FOREIGN KEY (card) REFERENCES cards (id); COMMIT"
+    ));
+    for (code, card) in [("ant", 1), ("bee", 2), ("cat", 3), ("dog", 4)] {
+        dba.run(&format!(
+            "SELECT tenancy.create_tenant('{code}'); INSERT INTO cards VALUES ({card}, tenancy.find_tenant('{code}'));
+             SELECT tenancy.delete_tenant('{code}');
+             UPDATE tenancy.tenants SET deleted_at = now() - interval '31 days' WHERE code = '{code}'"
+        ));
+    }
+    dba.run("INSERT INTO pins VALUES (tenancy.find_tenant('red'), 1)");
+    other.run("SELECT tenancy_internal.begin_purge_step('cat', 'cat', false, 1, NULL, 0, false)");
+    let admin = desk.db.login(&admin);
+    admin.run("CALL tenancy.purge_deleted()");
+    dba.sees("SELECT id FROM cards ORDER BY id", &["1", "3"]);
+    dba.sees("SELECT tenant_code FROM tenancy.purge_certificates ORDER BY number", &["blue", "bee", "dog"]);
+    let warnings = admin.notices();
+    let warnings: Vec<_> = warnings.iter().filter(|notice| notice.severity() == "WARNING").collect();
+    assert_eq!(warnings.len(), 2, "{warnings:?}");
+    for (warning, told) in
+        warnings.iter().zip(["tenant \"ant\" could not be purged: ", "tenant \"cat\" could not be purged: "])
+    {
+        assert!(
+            warning.message().starts_with(told) && warning.hint().is_some_and(|hint| !hint.is_empty()),
+            "{warning:?}"
+        );
+    }
+    // It goes on from there, with nothing left behind by the first call.
+    drop(other);
+    dba.run("DELETE FROM pins");
+    let until = Instant::now() + Duration::from_secs(20);
+    while dba.value("SELECT count(*) FROM cards") != "0" {
+        assert!(Instant::now() < until, "{:?}", admin.notices());
+        admin.run("CALL tenancy.purge_deleted()");
+    }
+    admin.refused("42501", "SELECT tenancy_internal.purge_part_of_due('{}', 1)");
     dba.refused("22023", "SET tenancy.deletion_grace = '30 fortnights'");
     red.refused("42501", "SET tenancy.deletion_grace = 0");
     desk.db.login(&desk.app).refused("42501", "CALL tenancy.purge_deleted()");

@@ -8,6 +8,7 @@ use super::image::Run;
 use super::layout::{Layout, relations};
 use super::origin::Origin;
 use crate::error::TenancyError;
+use crate::pg::compat;
 use crate::pg::guc::Backend;
 use crate::pg::protected::OidHasher;
 use pgrx::pg_sys;
@@ -263,7 +264,7 @@ fn find() -> Result<Places, TenancyError> {
     // datum, and the partition before each bound stands at its place.
     unsafe {
         let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
-        let partitions = pg_sys::RelationGetPartitionDesc(relation, true);
+        let partitions = compat::partitions_of(relation);
         let bounds = (*partitions).boundinfo;
         if !bounds.is_null() {
             let oid = |at: i32| usize::try_from(at).map_or(pg_sys::InvalidOid, |at| *(*partitions).oids.add(at));

@@ -1,6 +1,8 @@
 //! The object access hook: functions of the server through which tenants could meet, and TRUNCATE.
 
-use super::{catalogs, permissions, permit};
+#[cfg(not(feature = "pg13"))]
+use super::permissions;
+use super::{catalogs, permit};
 use crate::error::TenancyError;
 use crate::model::fence::Statement;
 use crate::pg::guc::Backend;
