@@ -220,7 +220,7 @@ BEGIN
                                     ELSE batch_size / 50 END)::bigint, 1)
       INTO next_block FROM pg_class c WHERE c.oid = p.relation;
     BEGIN
-        IF p.block > 0 OR tenancy_internal.may_expire(p.relation, j.kind, p.root) THEN
+        IF p.block > 0 OR tenancy_internal.may_have_due_rows(p.relation, j.kind, p.root) THEN
             gone := tenancy_internal.expire_rows(p.relation, j.kind, p.block, next_block);
         ELSE
             next_block := blocks;
@@ -340,7 +340,8 @@ CREATE EVENT TRIGGER tenancy_forget_retention ON sql_drop
     EXECUTE FUNCTION tenancy_internal.forget_retention();
 ALTER EVENT TRIGGER tenancy_forget_retention ENABLE ALWAYS;
 
-REVOKE ALL ON ROUTINE tenancy_internal.expire_rows(regclass, text, bigint, bigint), tenancy_internal.begin_expiry_step(text),
+REVOKE ALL ON ROUTINE tenancy_internal.may_have_due_rows(regclass, text, regclass), tenancy_internal.may_expire(regclass, text, regclass),
+    tenancy_internal.expire_rows(regclass, text, bigint, bigint), tenancy_internal.begin_expiry_step(text),
     tenancy_internal.expire_step(bigint, integer), tenancy_internal.end_expiry_step(bigint, text),
     tenancy_internal.due_tenant_step(text) FROM PUBLIC;
 
@@ -357,6 +358,7 @@ COMMENT ON FUNCTION tenancy_internal.rows_of_all(regclass, uuid[]) IS 'which row
 COMMENT ON FUNCTION tenancy_internal.held_tenants() IS 'the tenants in legal hold';
 COMMENT ON FUNCTION tenancy_internal.expiry_statements(regclass, text, bigint, bigint) IS 'what finds and what removes the rows that are due in a span of blocks';
 COMMENT ON FUNCTION tenancy_internal.may_expire(regclass, text, regclass) IS 'whether a relation may have rows that are due';
+COMMENT ON FUNCTION tenancy_internal.may_have_due_rows(regclass, text, regclass) IS 'the same, asked with all rights and none for code of the table''s owner';
 COMMENT ON FUNCTION tenancy_internal.expiring_relations(text) IS 'the relations that a task goes through';
 COMMENT ON FUNCTION tenancy_internal.expire_rows(regclass, text, bigint, bigint) IS 'removes the rows that are due from a span of blocks';
 COMMENT ON FUNCTION tenancy_internal.begin_expiry_step(text) IS 'a step of run_retention and purge_deleted: takes the turn';

@@ -105,9 +105,9 @@ impl RowsError {
                     .hint("Add these columns to it, or rename it and let it be made.")
             }
             E::ColumnGone { table, column, repair } => {
-                face(NotInPrerequisiteState, format!("table \"{table}\" has no column \"{column}\" any more"))
+                face(NotInPrerequisiteState, format!("table \"{table}\" has no column \"{column}\" of its type any more"))
                     .detail("The trigger that fills it is still there.")
-                    .hint(format!("Call {repair}(...) to have the column again, or the function that undoes it."))
+                    .hint(format!("Give it back its type, or call {repair}(...) to have a column that is gone again, or the function that undoes it."))
             }
         }
     }

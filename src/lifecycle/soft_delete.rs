@@ -306,8 +306,12 @@ fn disable(target: Oid, fate: Option<Fate>) -> Result<(), TenancyError> {
         }
     };
     if let Some(sql) = settle {
-        spi::with_all_rows(|| spi::as_owner_of_rows(target, || spi::run(&sql, &[])))?;
-        spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])?;
+        // Triggers of the owner that are put off until the end of the transaction would run with the rights of whoever is there.
+        let settle = || {
+            spi::run(&sql, &[])?;
+            spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])
+        };
+        spi::with_all_rows(|| spi::as_owner_of_rows(target, settle))?;
     }
     spi::undisturbed(|| {
         let added = recorded(target)?.unwrap_or_default();
