@@ -426,7 +426,7 @@ BEGIN
 END $$;
 
 -- Detaches and drops a partition; waits for nobody for longer than a second, for whoever comes behind waits too.
-CREATE FUNCTION tenancy_internal.drop_tenants_partition(target regclass) RETURNS void
+CREATE FUNCTION tenancy_internal.drop_tenants_partition(target regclass, owner tenancy.tenants) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     parent regclass := (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = target);
@@ -435,9 +435,14 @@ BEGIN
         BEGIN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', parent);
             EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', target);
+            -- It may have been made a partition of something else since.
+            IF NOT tenancy_internal.is_tenants_partition(target, owner)
+               OR parent IS DISTINCT FROM (SELECT i.inhparent::regclass FROM pg_inherits i WHERE i.inhrelid = target) THEN
+                RETURN false;
+            END IF;
             EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, target);
             EXECUTE format('DROP TABLE %s', target);
-            RETURN;
+            RETURN true;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
             IF attempt = 10 THEN
                 RAISE EXCEPTION 'partition % cannot be dropped now: others use % all the time', target, parent
@@ -579,8 +584,8 @@ BEGIN
         IF tenancy_internal.is_tenants_partition(part.relation, owner) THEN
             gone := (SELECT COALESCE(sum(GREATEST(c.reltuples, 0)), 0) FROM tenancy_internal.table_family(part.relation) AS f(relation)
                        JOIN pg_class c ON c.oid = f.relation WHERE c.relkind = 'r');
-            PERFORM tenancy_internal.drop_tenants_partition(part.relation);
-            is_dropped := true;
+            is_dropped := tenancy_internal.drop_tenants_partition(part.relation, owner);
+            gone := CASE WHEN is_dropped THEN gone ELSE 0 END;
         END IF;
     ELSE
         blocks := pg_relation_size(part.relation) / current_setting('block_size')::bigint;
@@ -844,7 +849,7 @@ REVOKE ALL ON ROUTINE tenancy_internal.known_tenant(text),
     tenancy_internal.plan_parts(bigint, jsonb, boolean), tenancy_internal.begin_purge(uuid, boolean, integer, integer, integer, boolean, jsonb),
     tenancy_internal.collect_batches(bigint, regclass, text, integer), tenancy_internal.delete_batch(bigint, regclass, text, bigint),
     tenancy_internal.delete_blocks(regclass, text, bigint, bigint),
-    tenancy_internal.delete_circle(regclass[], tenancy.tenants), tenancy_internal.drop_tenants_partition(regclass),
+    tenancy_internal.delete_circle(regclass[], tenancy.tenants), tenancy_internal.drop_tenants_partition(regclass, tenancy.tenants),
     tenancy_internal.purge_audit(bigint), tenancy_internal.purge_at_hand(bigint), tenancy_internal.refuse_rules(regclass[]), tenancy_internal.purge_part(bigint),
     tenancy_internal.rest_purge_step(bigint), tenancy_internal.await_writers(timestamptz), tenancy_internal.finish_purge(bigint, jsonb),
     tenancy_internal.begin_purge_step(text, text, boolean, integer, integer, integer, boolean),
@@ -885,7 +890,7 @@ COMMENT ON FUNCTION tenancy_internal.collect_batches(bigint, regclass, text, int
 COMMENT ON FUNCTION tenancy_internal.delete_batch(bigint, regclass, text, bigint) IS 'deletes a batch of a tenant''s rows';
 COMMENT ON FUNCTION tenancy_internal.delete_blocks(regclass, text, bigint, bigint) IS 'deletes a tenant''s rows in a span of blocks';
 COMMENT ON FUNCTION tenancy_internal.delete_circle(regclass[], tenancy.tenants) IS 'deletes a tenant''s rows from tables that refer to each other';
-COMMENT ON FUNCTION tenancy_internal.drop_tenants_partition(regclass) IS 'detaches and drops a partition';
+COMMENT ON FUNCTION tenancy_internal.drop_tenants_partition(regclass, tenancy.tenants) IS 'detaches and drops a partition';
 COMMENT ON FUNCTION tenancy_internal.purge_audit(bigint) IS 'deletes a batch of a tenant''s entries from the audit log';
 COMMENT ON FUNCTION tenancy_internal.purge_at_hand(bigint) IS 'the purge that this session is at work on';
 COMMENT ON FUNCTION tenancy_internal.refuse_rules(regclass[]) IS 'refuses tables with rules, which would be done with all rights';

@@ -440,7 +440,7 @@ impl TenancyError {
                 .hint("tenancy.role_bindings lists the roles that are."),
 
             E::StrangersFunction { function } => {
-                Face::new(InsufficientPrivilege, format!("function {function} would run with the rights of the extension's owner"))
+                Face::new(InsufficientPrivilege, format!("function {function} would run with the rights of a superuser"))
                     .detail("An index, a cast, a domain or a trigger of the table calls it, and its owner is no superuser.")
                     .hint("Drop what calls it, or have a superuser look at it and own it: ALTER FUNCTION ... OWNER TO ...")
             }

@@ -35,6 +35,7 @@ BEGIN
         RAISE EXCEPTION 'sample must be 0 to 1000 rows, not %', COALESCE(sample::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Say 0 to see no rows.';
     END IF;
+    PERFORM tenancy_internal.refuse_strangers(true);
     FOR r IN
         SELECT d.constraint_name, d.parent::regclass AS parent, o.source, o.condition, tenancy_internal.shown_columns(target) AS columns
           FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d
@@ -51,6 +52,7 @@ BEGIN
         parent := r.parent;
         RETURN NEXT;
     END LOOP;
+    PERFORM tenancy_internal.refuse_strangers(false);
 END $$;
 
 -- Where to look for the orphans of a foreign key, and how to tell them: of rows `c` that refer to anything, those without a
@@ -90,6 +92,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     r record;
 BEGIN
+    PERFORM tenancy_internal.refuse_strangers(true);
     FOR r IN
         SELECT d.child::regclass AS child, d.constraint_name, d.parent::regclass AS parent, d.is_validated, d.given, d.broken, o.source, o.condition
           FROM tenancy_internal.describe_references(NULL, '{}') d
@@ -107,6 +110,7 @@ BEGIN
         valid := total - orphans;
         RETURN NEXT;
     END LOOP;
+    PERFORM tenancy_internal.refuse_strangers(false);
 END $$;
 
 -- Judges what repair_orphans is asked for, and gives the work that its steps do; NULL for a dry run, which says what it would be.
@@ -163,7 +167,9 @@ BEGIN
     END IF;
     IF dry_run THEN
         o := tenancy_internal.orphan_condition(r);
+        PERFORM tenancy_internal.refuse_strangers(true);
         EXECUTE format('SELECT count(*) FROM %s AS c WHERE %s', o.source, o.condition) INTO orphans;
+        PERFORM tenancy_internal.refuse_strangers(false);
         RAISE NOTICE '%', format('%I of %s: would %s %s rows%s%s', constraint_name, target,
                                  CASE action WHEN 'null' THEN format('set %s to NULL in', array_to_string(changed, ', ')) ELSE action END, orphans,
                                  ' to ' || reassign_to::text, CASE WHEN NOT r.is_validated THEN ', then validate it' END)

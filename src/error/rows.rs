@@ -26,6 +26,7 @@ pub enum RowsError {
     NotATime { table: QualifiedName, column: Ident, found: String },
     ImpossibleRetention { given: String },
     UnfitArchive { archive: QualifiedName, table: QualifiedName, columns: Vec<String> },
+    StrangersArchive { archive: QualifiedName, table: QualifiedName },
     ColumnGone { table: String, column: String, repair: &'static str },
 }
 
@@ -103,6 +104,11 @@ impl RowsError {
                 face(DatatypeMismatch, format!("table {archive} cannot take the rows of {table}"))
                     .detail(format!("It lacks, or has with another type: {}.", columns.join(", ")))
                     .hint("Add these columns to it, or rename it and let it be made.")
+            }
+            E::StrangersArchive { archive, table } => {
+                face(InsufficientPrivilege, format!("table {archive} does not belong to the owner of {table}"))
+                    .detail("Its owner would be given the rows of all tenants, and its triggers the rights of the other one.")
+                    .hint(format!("Give it to the owner of {table}, or rename it and let it be made."))
             }
             E::ColumnGone { table, column, repair } => {
                 face(NotInPrerequisiteState, format!("table \"{table}\" has no column \"{column}\" of its type any more"))

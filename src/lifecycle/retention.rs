@@ -5,7 +5,7 @@ use super::rows::{self, Member};
 use super::store;
 use crate::error::{RowsError, TenancyError};
 use crate::model::{Deparsed, Ident, QualifiedName, Sql};
-use crate::pg::{Oid, given, protected, spi, strangers, tenant_key};
+use crate::pg::{Oid, given, protected, spi, tenant_key};
 use pgrx::Uuid;
 use pgrx::datum::Interval;
 
@@ -140,14 +140,20 @@ fn archive(target: Oid, tenant_column: &Ident) -> Result<Oid, TenancyError> {
         let arguments = [name.schema.as_str().into(), name.name.as_str().into()];
         spi::undisturbed(|| spi::write(&look, &arguments, |row| row.must::<Oid>(1))).map(|found| found.first().copied())
     };
+    let owner_of = |relation: Oid| {
+        let sql = Sql::text(
+            "SELECT pg_catalog.pg_get_userbyid(c.relowner)::text FROM pg_catalog.pg_class c WHERE c.oid = $1",
+        );
+        let owner = spi::undisturbed(|| spi::read(&sql, &[relation.into()], |row| row.must::<String>(1)))?;
+        Ident::new(&owner.concat())
+    };
+    let owner = owner_of(target)?;
     let found = match find()? {
+        Some(found) if owner_of(found)? != owner => {
+            return Err(RowsError::StrangersArchive { archive: name, table }.into());
+        }
         Some(found) => found,
         None => {
-            let owner = Sql::text(
-                "SELECT pg_catalog.pg_get_userbyid(c.relowner)::text FROM pg_catalog.pg_class c WHERE c.oid = $1",
-            );
-            let owner = spi::undisturbed(|| spi::read(&owner, &[target.into()], |row| row.must::<String>(1)))?;
-            let owner = Ident::new(&owner.concat())?;
             let create = Sql::text("CREATE TABLE ").name(&name).then(" (LIKE ").name(&table).then(")");
             let add = rows::alter(&name)
                 .then(" ADD COLUMN IF NOT EXISTS archived_at pg_catalog.timestamptz DEFAULT pg_catalog.now()");
@@ -167,16 +173,12 @@ fn archive(target: Oid, tenant_column: &Ident) -> Result<Oid, TenancyError> {
     Ok(found)
 }
 
-/// Runs `work`, which reads tables of others, with all rights; code of their owners gets none of them.
-fn unhindered<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
-    spi::own_work(|| spi::undisturbed(|| spi::as_extension_owner(|| strangers::refused(work))))
-}
-
 /// Whether an index tells that there is nothing to look for.
 fn may_expire(relation: Oid, task: &str, root: Oid) -> Result<bool, TenancyError> {
     let sql = Sql::text("SELECT tenancy_internal.may_expire($1::pg_catalog.regclass, $2, $3::pg_catalog.regclass)");
-    let answer =
-        unhindered(|| spi::write(&sql, &[relation.into(), task.into(), root.into()], |row| row.must::<bool>(1)))?;
+    let answer = store::unhindered(|| {
+        spi::write(&sql, &[relation.into(), task.into(), root.into()], |row| row.must::<bool>(1))
+    })?;
     Ok(answer != [false])
 }
 
@@ -194,7 +196,7 @@ fn expire(relation: Oid, task: &str, from: i64, to: i64) -> Result<i64, TenancyE
     let mut gone = 0;
     for (find, remove) in statements {
         // It reads whatever refers to the table, and runs nothing of the user's.
-        let places = unhindered(|| spi::write(&find, &[], |row| row.get::<String>(1)))?;
+        let places = store::unhindered(|| spi::write(&find, &[], |row| row.get::<String>(1)))?;
         for places in places.into_iter().flatten() {
             // What triggers of the owner put off until the end of the transaction would run with the rights of whoever is there.
             let removed = || {
