@@ -123,6 +123,25 @@ fn code_of_a_tables_owner_gets_no_rights_of_others() {
     shop.steward.refused("22023", "SELECT tenancy_internal.tally_rows('{NULL}', '{1}', '{f}', '{}', '{}', '{}')");
     shop.steward.run("SELECT * FROM tenancy.diagnose()");
     assert_eq!(shop.trapped(&shop.dba), none);
+
+    // Repairing a table is its owner's work, whoever has it done.
+    owner.run(
+        "CREATE TABLE shop.heads (tenant_id uuid NOT NULL, id int, PRIMARY KEY (tenant_id, id));
+         CREATE TABLE shop.tails (tenant_id uuid NOT NULL, head int);
+         SELECT tenancy.protect_table('shop.heads'), tenancy.protect_table('shop.tails');
+         CREATE FUNCTION shop.pull() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN PERFORM public.note('trigger'); RETURN OLD; END $$;
+         CREATE TRIGGER pull BEFORE DELETE ON shop.tails FOR EACH ROW EXECUTE FUNCTION shop.pull();
+         CREATE CONSTRAINT TRIGGER put_off AFTER DELETE ON shop.tails DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION shop.put_off()",
+    );
+    shop.dba.run(&format!("INSERT INTO shop.tails VALUES ('{0}', 7), ('{0}', 8)", shop.blue.id));
+    owner.run("ALTER TABLE shop.tails ADD CONSTRAINT fk FOREIGN KEY (tenant_id, head) REFERENCES shop.heads NOT VALID");
+    shop.dba.run("CALL tenancy.repair_orphans('shop.tails', 'fk', 'quarantine', dry_run => false)");
+    shop.dba.sees(
+        "SELECT q.row ->> 'head', q.tenant = t.id::text FROM tenancy.quarantined_rows q, tenancy.tenants t WHERE t.code = 'blue' ORDER BY 1",
+        &["7|t", "8|t"],
+    );
+    shop.dba.sees("SELECT convalidated FROM pg_constraint WHERE conname = 'fk'", &["t"]);
+    assert_eq!(shop.trapped(&shop.dba), none);
 }
 
 #[test]
