@@ -209,7 +209,9 @@ BEGIN
         -- Roles are nobody's table.
         CONTINUE WHEN s.scope = 'roles' AND tables IS NOT NULL;
         BEGIN
+            PERFORM tenancy_internal.refuse_strangers(true);
             RETURN QUERY EXECUTE format('SELECT * FROM tenancy_internal.%I($1, $2, $3)', s.source) USING family, sample, deep;
+            PERFORM tenancy_internal.refuse_strangers(false);
             RETURN NEXT (NULL, 'pg_proc'::regclass, 0, 0, NULL, NULL, NULL, s.source, NULL)::tenancy_internal.finding;
         EXCEPTION WHEN OTHERS THEN
             GET STACKED DIAGNOSTICS problem = MESSAGE_TEXT;
@@ -269,6 +271,7 @@ COMMENT ON TABLE tenancy_internal.integrity_settings IS 'which checks were switc
 COMMENT ON TABLE tenancy_internal.accepted_findings IS 'findings that somebody answers for, with what they were like';
 COMMENT ON VIEW tenancy.integrity_checks IS 'the checks of tenancy.check_integrity; tenancy.set_check changes them';
 COMMENT ON VIEW tenancy.accepted_findings IS 'findings that are not shown, with who accepted them and why (tenancy.accept_finding)';
+COMMENT ON FUNCTION tenancy_internal.refuse_strangers(boolean) IS 'keeps code of tables'' owners from running with the rights of a superuser who looks at them';
 COMMENT ON FUNCTION tenancy_internal.integrity_sources(text, text) IS 'the functions that find what the checks of a scope are about';
 COMMENT ON FUNCTION tenancy_internal.application_roles() IS 'the roles that tenancy.grant_usage was given to, without those that administer';
 COMMENT ON FUNCTION tenancy_internal.application_grantees() IS 'whose privileges an application role has: its own, its groups'', those of PUBLIC (0)';

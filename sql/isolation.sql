@@ -336,7 +336,7 @@ CREATE DOMAIN tenancy_internal.open_rows AS boolean;
 
 -- Why a role must not be an application role; NULL when nothing speaks against it.
 CREATE FUNCTION tenancy_internal.role_danger(grantee oid) RETURNS text
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 WITH RECURSIVE reach(role, path) AS (
     SELECT r.oid, ARRAY[r.rolname::text] FROM pg_roles r WHERE r.oid = grantee
     UNION ALL

@@ -85,7 +85,11 @@ DECLARE
     j tenancy_internal.jobs;
 BEGIN
     UPDATE tenancy_internal.jobs SET state = end_job.state, told_at = clock_timestamp(), finished_at = clock_timestamp()
-     WHERE id = job RETURNING * INTO j;
+     WHERE id = job AND end_job.state IN ('done', 'stopped', 'interrupted') AND tenancy_internal.has_turn(kind, subject) RETURNING * INTO j;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this session is not at work on such a job'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'tenancy.jobs shows who is at work on what.';
+    END IF;
     PERFORM tenancy_internal.give_turn(j.kind, j.subject);
 END $$;
 

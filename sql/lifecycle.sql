@@ -30,6 +30,8 @@ BEGIN
         RAISE EXCEPTION 'a legal hold needs a reason'
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Say which case it is for, such as a file number.';
     END IF;
+    -- Waits for the batch of a purge that is at work on it: none comes after.
+    PERFORM FROM tenancy.tenants t WHERE t.id = held FOR NO KEY UPDATE;
     INSERT INTO tenancy_internal.legal_holds (tenant_id, reason) VALUES (held, set_legal_hold.reason) ON CONFLICT DO NOTHING;
 END $$;
 
@@ -162,7 +164,9 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
          CROSS JOIN LATERAL (SELECT CASE p.tenant_key WHEN 'id' THEN tenant.id::text WHEN 'number' THEN tenant.number::text
                                                       ELSE tenant.code END) AS k(key)
          WHERE c.oid = target AND c.relispartition
-           AND pg_get_expr(c.relpartbound, c.oid) IN (format('FOR VALUES IN (%L)', k.key), format('FOR VALUES IN (%s)', k.key)))
+           -- A code is never bare: one that reads NULL, or 'a', 'b', would be the bound of a partition of others.
+           AND pg_get_expr(c.relpartbound, c.oid) IN (format('FOR VALUES IN (%L)', k.key),
+                   format('FOR VALUES IN (%s)', CASE WHEN p.tenant_key <> 'code' THEN k.key END)))
        AND NOT EXISTS (
         SELECT FROM tenancy_internal.table_family(target) AS f(relation)
           JOIN pg_depend d ON d.refclassid = 'pg_class'::regclass AND d.refobjid = f.relation AND d.deptype = 'n'
@@ -422,7 +426,7 @@ BEGIN
 END $$;
 
 -- Detaches and drops a partition; waits for nobody for longer than a second, for whoever comes behind waits too.
-CREATE FUNCTION tenancy_internal.drop_tenants_partition(target regclass) RETURNS void
+CREATE FUNCTION tenancy_internal.drop_tenants_partition(target regclass, owner tenancy.tenants) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp SET lock_timeout = '1s' AS $$
 DECLARE
     parent regclass := (SELECT i.inhparent FROM pg_inherits i WHERE i.inhrelid = target);
@@ -431,9 +435,14 @@ BEGIN
         BEGIN
             EXECUTE format('LOCK TABLE ONLY %s IN ACCESS EXCLUSIVE MODE', parent);
             EXECUTE format('LOCK TABLE %s IN ACCESS EXCLUSIVE MODE', target);
+            -- It may have been made a partition of something else since.
+            IF NOT tenancy_internal.is_tenants_partition(target, owner)
+               OR parent IS DISTINCT FROM (SELECT i.inhparent::regclass FROM pg_inherits i WHERE i.inhrelid = target) THEN
+                RETURN false;
+            END IF;
             EXECUTE format('ALTER TABLE %s DETACH PARTITION %s', parent, target);
             EXECUTE format('DROP TABLE %s', target);
-            RETURN;
+            RETURN true;
         EXCEPTION WHEN lock_not_available OR deadlock_detected THEN
             IF attempt = 10 THEN
                 RAISE EXCEPTION 'partition % cannot be dropped now: others use % all the time', target, parent
@@ -511,6 +520,23 @@ BEGIN
     RETURN u;
 END $$;
 
+-- Rules for DELETE would be done with all rights. Locked, so that none is made after: it needs the table for itself.
+CREATE FUNCTION tenancy_internal.refuse_rules(targets regclass[]) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    target regclass;
+    rule record;
+BEGIN
+    FOREACH target IN ARRAY targets LOOP
+        EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', target);
+    END LOOP;
+    SELECT w.rulename, w.ev_class::regclass AS relation INTO rule FROM pg_rewrite w WHERE w.ev_class = ANY (targets) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'table % has got the rule "%"', rule.relation, rule.rulename
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop the rule and call the same again; it goes on from here.';
+    END IF;
+END $$;
+
 -- Does the next part of a purge, or a batch of it; false when all are done.
 CREATE FUNCTION tenancy_internal.purge_part(purge bigint) RETURNS boolean
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
@@ -528,7 +554,8 @@ DECLARE
     is_over boolean := true;
     is_dropped boolean := false;
 BEGIN
-    SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id;
+    -- Locked, so that what is undeleted or put in legal hold meanwhile loses nothing more.
+    SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id FOR NO KEY UPDATE;
     PERFORM tenancy_internal.check_purgeable(owner);
     SELECT q.* INTO part FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND NOT q.is_done ORDER BY q.step, q.name LIMIT 1;
     IF NOT FOUND THEN
@@ -540,7 +567,12 @@ BEGIN
         -- Dropped, or no longer protected, since the plan was made: the end looks again.
         UPDATE tenancy_internal.purge_parts q SET is_done = true WHERE q.purge = u.id AND q.step = part.step;
         RETURN true;
-    ELSIF part.how = 'together' THEN
+    END IF;
+    IF part.how <> 'drop' THEN
+        PERFORM tenancy_internal.refuse_rules(ARRAY(
+            SELECT q.relation FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.step = part.step AND NOT q.is_done));
+    END IF;
+    IF part.how = 'together' THEN
         SELECT tenancy_internal.delete_circle(array_agg(q.relation ORDER BY q.name), owner) INTO counts
           FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.step = part.step AND NOT q.is_done;
         UPDATE tenancy_internal.purge_parts q SET rows = q.rows + counts[r.place], is_done = true
@@ -552,8 +584,8 @@ BEGIN
         IF tenancy_internal.is_tenants_partition(part.relation, owner) THEN
             gone := (SELECT COALESCE(sum(GREATEST(c.reltuples, 0)), 0) FROM tenancy_internal.table_family(part.relation) AS f(relation)
                        JOIN pg_class c ON c.oid = f.relation WHERE c.relkind = 'r');
-            PERFORM tenancy_internal.drop_tenants_partition(part.relation);
-            is_dropped := true;
+            is_dropped := tenancy_internal.drop_tenants_partition(part.relation, owner);
+            gone := CASE WHEN is_dropped THEN gone ELSE 0 END;
         END IF;
     ELSE
         blocks := pg_relation_size(part.relation) / current_setting('block_size')::bigint;
@@ -644,8 +676,8 @@ DECLARE
     gone bigint;
     own_tables jsonb := '[]';
 BEGIN
-    SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id;
     PERFORM tenancy_internal.await_writers(u.closed_at);
+    SELECT t.* INTO owner FROM tenancy.tenants t WHERE t.id = u.tenant_id FOR NO KEY UPDATE;
     -- What was protected since is purged too; what is not is refused.
     PERFORM tenancy_internal.check_purge(owner.id, owner.code, false);
     FOR target IN SELECT p.relation FROM tenancy_internal.protected_tables p WHERE p.root = p.relation AND p.access <> 'reference' LOOP
@@ -817,8 +849,8 @@ REVOKE ALL ON ROUTINE tenancy_internal.known_tenant(text),
     tenancy_internal.plan_parts(bigint, jsonb, boolean), tenancy_internal.begin_purge(uuid, boolean, integer, integer, integer, boolean, jsonb),
     tenancy_internal.collect_batches(bigint, regclass, text, integer), tenancy_internal.delete_batch(bigint, regclass, text, bigint),
     tenancy_internal.delete_blocks(regclass, text, bigint, bigint),
-    tenancy_internal.delete_circle(regclass[], tenancy.tenants), tenancy_internal.drop_tenants_partition(regclass),
-    tenancy_internal.purge_audit(bigint), tenancy_internal.purge_at_hand(bigint), tenancy_internal.purge_part(bigint),
+    tenancy_internal.delete_circle(regclass[], tenancy.tenants), tenancy_internal.drop_tenants_partition(regclass, tenancy.tenants),
+    tenancy_internal.purge_audit(bigint), tenancy_internal.purge_at_hand(bigint), tenancy_internal.refuse_rules(regclass[]), tenancy_internal.purge_part(bigint),
     tenancy_internal.rest_purge_step(bigint), tenancy_internal.await_writers(timestamptz), tenancy_internal.finish_purge(bigint, jsonb),
     tenancy_internal.begin_purge_step(text, text, boolean, integer, integer, integer, boolean),
     tenancy_internal.purge_step(bigint), tenancy_internal.finish_purge_step(bigint) FROM PUBLIC;
@@ -858,9 +890,10 @@ COMMENT ON FUNCTION tenancy_internal.collect_batches(bigint, regclass, text, int
 COMMENT ON FUNCTION tenancy_internal.delete_batch(bigint, regclass, text, bigint) IS 'deletes a batch of a tenant''s rows';
 COMMENT ON FUNCTION tenancy_internal.delete_blocks(regclass, text, bigint, bigint) IS 'deletes a tenant''s rows in a span of blocks';
 COMMENT ON FUNCTION tenancy_internal.delete_circle(regclass[], tenancy.tenants) IS 'deletes a tenant''s rows from tables that refer to each other';
-COMMENT ON FUNCTION tenancy_internal.drop_tenants_partition(regclass) IS 'detaches and drops a partition';
+COMMENT ON FUNCTION tenancy_internal.drop_tenants_partition(regclass, tenancy.tenants) IS 'detaches and drops a partition';
 COMMENT ON FUNCTION tenancy_internal.purge_audit(bigint) IS 'deletes a batch of a tenant''s entries from the audit log';
 COMMENT ON FUNCTION tenancy_internal.purge_at_hand(bigint) IS 'the purge that this session is at work on';
+COMMENT ON FUNCTION tenancy_internal.refuse_rules(regclass[]) IS 'refuses tables with rules, which would be done with all rights';
 COMMENT ON FUNCTION tenancy_internal.purge_part(bigint) IS 'does the next part of a purge, or a batch of it';
 COMMENT ON FUNCTION tenancy_internal.await_writers(timestamptz) IS 'waits for transactions that are older than a purge and have written';
 COMMENT ON FUNCTION tenancy_internal.finish_purge(bigint, jsonb) IS 'counts what is left, and writes the certificate';

@@ -124,6 +124,7 @@ pub enum TenancyError {
     TokenLifeTime { seconds: i64, most: i64 },
     RoleBoundElsewhere { role: String, tenant: String },
     RoleNotBound { role: String },
+    StrangersFunction { function: String },
     // isolation
     UnknownRelation { oid: u32 },
     NotATable { relation: QualifiedName, kind: &'static str },
@@ -438,6 +439,11 @@ impl TenancyError {
             E::RoleNotBound { role } => Face::new(UndefinedObject, format!("role \"{role}\" is bound to no tenant"))
                 .hint("tenancy.role_bindings lists the roles that are."),
 
+            E::StrangersFunction { function } => {
+                Face::new(InsufficientPrivilege, format!("function {function} would run with the rights of a superuser"))
+                    .detail("An index, a cast, a domain or a trigger of the table calls it, and its owner is no superuser.")
+                    .hint("Drop what calls it, or have a superuser look at it and own it: ALTER FUNCTION ... OWNER TO ...")
+            }
             E::UnknownRelation { oid } => Face::new(UndefinedObject, format!("relation with OID {oid} does not exist"))
                 .hint("Give the name of an existing table."),
             E::NotATable { relation, kind } => {
@@ -937,6 +943,7 @@ mod tests {
             TenancyError::TokenLifeTime { seconds: 0, most: 0 },
             TenancyError::RoleBoundElsewhere { role: "app".into(), tenant: "red".into() },
             TenancyError::RoleNotBound { role: "app".into() },
+            TenancyError::StrangersFunction { function: "f".into() },
         ];
         for refusal in refusals {
             let face = refusal.face();

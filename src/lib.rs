@@ -39,6 +39,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::locked_down::watch();
     pg::audit::watch();
     pg::turn::watch();
+    pg::strangers::watch();
     pg::planner::install();
     if pg::session::is_shared_preload() {
         pg::violations::share();

@@ -14,5 +14,7 @@ mod retention;
 mod soft_delete;
 #[path = "lifecycle/stamps.rs"]
 mod stamps;
+#[path = "lifecycle/strangers.rs"]
+mod strangers;
 #[path = "lifecycle/world.rs"]
 mod world;

@@ -35,6 +35,7 @@ BEGIN
         RAISE EXCEPTION 'sample must be 0 to 1000 rows, not %', COALESCE(sample::text, 'NULL')
             USING ERRCODE = 'invalid_parameter_value', HINT = 'Say 0 to see no rows.';
     END IF;
+    PERFORM tenancy_internal.refuse_strangers(true);
     FOR r IN
         SELECT d.constraint_name, d.parent::regclass AS parent, o.source, o.condition, tenancy_internal.shown_columns(target) AS columns
           FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d
@@ -51,6 +52,7 @@ BEGIN
         parent := r.parent;
         RETURN NEXT;
     END LOOP;
+    PERFORM tenancy_internal.refuse_strangers(false);
 END $$;
 
 -- Where to look for the orphans of a foreign key, and how to tell them: of rows `c` that refer to anything, those without a
@@ -90,6 +92,7 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     r record;
 BEGIN
+    PERFORM tenancy_internal.refuse_strangers(true);
     FOR r IN
         SELECT d.child::regclass AS child, d.constraint_name, d.parent::regclass AS parent, d.is_validated, d.given, d.broken, o.source, o.condition
           FROM tenancy_internal.describe_references(NULL, '{}') d
@@ -107,6 +110,7 @@ BEGIN
         valid := total - orphans;
         RETURN NEXT;
     END LOOP;
+    PERFORM tenancy_internal.refuse_strangers(false);
 END $$;
 
 -- Judges what repair_orphans is asked for, and gives the work that its steps do; NULL for a dry run, which says what it would be.
@@ -163,7 +167,9 @@ BEGIN
     END IF;
     IF dry_run THEN
         o := tenancy_internal.orphan_condition(r);
+        PERFORM tenancy_internal.refuse_strangers(true);
         EXECUTE format('SELECT count(*) FROM %s AS c WHERE %s', o.source, o.condition) INTO orphans;
+        PERFORM tenancy_internal.refuse_strangers(false);
         RAISE NOTICE '%', format('%I of %s: would %s %s rows%s%s', constraint_name, target,
                                  CASE action WHEN 'null' THEN format('set %s to NULL in', array_to_string(changed, ', ')) ELSE action END, orphans,
                                  ' to ' || reassign_to::text, CASE WHEN NOT r.is_validated THEN ', then validate it' END)
@@ -190,7 +196,11 @@ DECLARE
     step bigint;
     place text;
     where_ text;
+    places text;
+    statement text;
+    answer jsonb;
     changed bigint;
+    is_superuser boolean := (SELECT u.rolsuper FROM pg_roles u WHERE u.rolname = current_user);
 BEGIN
     SELECT d.* INTO r FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d WHERE d.constraint_name = work ->> 'constraint';
     IF NOT FOUND THEN
@@ -199,7 +209,9 @@ BEGIN
     END IF;
     IF part IS NULL THEN
         IF NOT r.is_validated THEN
+            PERFORM tenancy_internal.refuse_strangers(true);
             EXECUTE format('ALTER TABLE %s VALIDATE CONSTRAINT %I', target, r.constraint_name);
+            PERFORM tenancy_internal.refuse_strangers(false);
         END IF;
         RAISE NOTICE '%', format('%I of %s: %s rows %s%s', r.constraint_name, target, work ->> 'done',
                                  CASE work ->> 'action' WHEN 'delete' THEN 'deleted' WHEN 'quarantine' THEN 'quarantined'
@@ -216,27 +228,37 @@ BEGIN
       FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = part;
     blocks := pg_relation_size(part) / current_setting('block_size')::bigint;
     where_ := format('c.ctid >= %L::tid AND c.ctid < %L::tid AND %s', format('(%s,0)', block), format('(%s,0)', block + step), o.condition);
-    CASE work ->> 'action'
-        WHEN 'delete' THEN
-            EXECUTE format('DELETE FROM ONLY %s AS c WHERE %s', place, where_);
-        WHEN 'quarantine' THEN
-            -- Columns that are computed are not kept. Row by row out and in: what is not kept is not deleted.
-            EXECUTE format('WITH gone AS (DELETE FROM ONLY %1$s AS c WHERE %2$s RETURNING c.*)
-                            INSERT INTO tenancy.quarantined_rows (relation, table_name, constraint_name, tenant, row, reason)
-                            SELECT %3$L::regclass, %4$L, %5$L, %6$s, to_jsonb(s), %7$L
-                              FROM gone AS c CROSS JOIN LATERAL (SELECT %8$s) AS s',
-                           place, where_, target::oid, target::text, r.constraint_name,
-                           COALESCE('c.' || quote_ident(work ->> 'tenant_column') || '::text', 'NULL'),
-                           format('no row of %s for foreign key %s', r.parent::regclass, r.constraint_name),
-                           tenancy_internal.kept_columns(part));
-        ELSE
-            EXECUTE format('UPDATE ONLY %s AS c SET %s WHERE %s', place,
+    -- What triggers the owner of the table made, and what else calls his code, is not to have a superuser's rights: such a one
+    -- looks for the rows, and the owner changes them.
+    IF is_superuser THEN
+        PERFORM tenancy_internal.refuse_strangers(true);
+        EXECUTE format('SELECT array_agg(d.ctid)::text FROM (SELECT c.ctid FROM ONLY %s AS c WHERE %s FOR UPDATE) AS d', place, where_) INTO places;
+        PERFORM tenancy_internal.refuse_strangers(false);
+        where_ := format('c.ctid = ANY (%L::text::tid[])', COALESCE(places, '{}'));
+    END IF;
+    statement := CASE WHEN work ->> 'action' IN ('delete', 'quarantine') THEN format('DELETE FROM ONLY %s AS c WHERE %s', place, where_)
+        ELSE format('UPDATE ONLY %s AS c SET %s WHERE %s', place,
                 (SELECT string_agg(CASE WHEN work ->> 'action' = 'null' THEN format('%I = NULL', n)
-                                        ELSE format('%I = ($1 ->> %L)::%s', n, n, (SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
-                                                                                    WHERE a.attrelid = target AND a.attname = n)) END, ', ')
-                   FROM jsonb_array_elements_text(work -> 'changed') n), where_) USING work -> 'reassign';
-    END CASE;
-    GET DIAGNOSTICS changed = ROW_COUNT;
+                                        ELSE format('%I = %L::%s', n, work -> 'reassign' ->> n, (
+                                            SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
+                                             WHERE a.attrelid = target AND a.attname = n)) END, ', ')
+                   FROM jsonb_array_elements_text(work -> 'changed') n), where_) END;
+    -- Columns that are computed are not kept. Row by row out and in: what is not kept is not deleted.
+    statement := CASE WHEN work ->> 'action' = 'quarantine'
+        THEN format('WITH gone AS (%s RETURNING c.*)
+                     SELECT jsonb_build_object(''changed'', count(*), ''rows'', jsonb_agg(jsonb_build_array(%s, to_jsonb(s))))::text
+                       FROM gone AS c CROSS JOIN LATERAL (SELECT %s) AS s', statement,
+                    COALESCE('c.' || quote_ident(work ->> 'tenant_column') || '::text', 'NULL'), tenancy_internal.kept_columns(part))
+        ELSE format('WITH gone AS (%s RETURNING 1) SELECT jsonb_build_object(''changed'', count(*))::text FROM gone', statement) END;
+    IF is_superuser THEN
+        answer := tenancy_internal.change_as_owner(part, statement);
+    ELSE
+        EXECUTE statement INTO answer;
+    END IF;
+    changed := answer -> 'changed';
+    INSERT INTO tenancy.quarantined_rows (relation, table_name, constraint_name, tenant, row, reason)
+    SELECT target, target::text, r.constraint_name, g ->> 0, g -> 1, format('no row of %s for foreign key %s', r.parent::regclass, r.constraint_name)
+      FROM jsonb_array_elements(NULLIF(answer -> 'rows', 'null')) AS g;
     RETURN work || jsonb_build_object('done', (work ->> 'done')::bigint + changed)
         || CASE WHEN block + step < blocks THEN jsonb_build_object('block', block + step)
                 ELSE jsonb_build_object('part', (work ->> 'part')::int + 1, 'block', 0) END;
@@ -288,6 +310,8 @@ BEGIN
       USING q.row;
 END $$;
 
+REVOKE ALL ON FUNCTION tenancy_internal.change_as_owner(regclass, text) FROM PUBLIC;
+
 COMMENT ON TABLE tenancy.quarantined_rows IS
     'rows that tenancy.repair_orphans took out of their table, for who may act for its owner; tenancy.restore_quarantined puts one back';
 COMMENT ON COLUMN tenancy.quarantined_rows.table_name IS 'the table as it was called then';
@@ -300,6 +324,7 @@ COMMENT ON PROCEDURE tenancy.repair_orphans(regclass, text, text, boolean, integ
 COMMENT ON FUNCTION tenancy.restore_quarantined(bigint) IS 'puts a quarantined row back into its table';
 COMMENT ON FUNCTION tenancy_internal.orphan_condition(record) IS 'where to look for the orphans of a foreign key, and how to tell them';
 COMMENT ON FUNCTION tenancy_internal.assert_readable(regclass) IS 'refuses who cannot see all rows of a table';
+COMMENT ON FUNCTION tenancy_internal.change_as_owner(regclass, text) IS 'changes rows of a table as its owner, for a superuser';
 COMMENT ON FUNCTION tenancy_internal.kept_columns(oid) IS 'the columns that a row of a table consists of';
 COMMENT ON FUNCTION tenancy_internal.plan_repair_step(regclass, text, text, boolean, integer, jsonb) IS
     'a step of repair_orphans: judges what it is asked for, and plans it';

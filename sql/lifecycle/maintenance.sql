@@ -351,7 +351,8 @@ DECLARE
     command CONSTANT text := 'CALL tenancy.maintain()';
     job bigint;
 BEGIN
-    IF to_regclass('cron.job') IS NULL THEN
+    -- A schema of that name alone may be anybody's.
+    IF NOT EXISTS (SELECT FROM pg_extension e WHERE e.extname = 'pg_cron') OR to_regclass('cron.job') IS NULL THEN
         IF cron IS NULL THEN
             RETURN 'nothing is scheduled in this database';
         END IF;

@@ -80,6 +80,24 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT ARRAY(SELECT DISTINCT h.tenant_id FROM tenancy_internal.legal_holds h WHERE h.released_at IS NULL)
 $$;
 
+-- Refuses to remove deleted rows while a tenant that has some is in legal hold.
+CREATE FUNCTION tenancy_internal.refuse_held_rows(target regclass) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    tenant tenancy.tenants;
+    is_found boolean;
+BEGIN
+    FOR tenant IN SELECT t.* FROM tenancy.tenants t WHERE t.id = ANY (tenancy_internal.held_tenants()) ORDER BY t.code LOOP
+        EXECUTE format('SELECT EXISTS (SELECT FROM %s AS r WHERE r.deleted_at IS NOT NULL AND (%s))', target,
+                       tenancy_internal.rows_of_all(target, ARRAY[tenant.id])) INTO is_found;
+        IF is_found THEN
+            RAISE EXCEPTION 'table % has deleted rows of tenant "%", which is in legal hold', target, tenant.code
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      HINT = 'Say deleted_rows => ''restore'', or call tenancy.release_legal_hold(...) when the cases are closed.';
+        END IF;
+    END LOOP;
+END $$;
+
 -- What finds the places of rows that are due in a span of blocks, and locks them; and what removes what lies at these places, and
 -- gives the number. The first is for who may look at other tables too, the second for the table's owner. PostgreSQL 13 cannot
 -- begin in the middle of a table: it goes through all of it at once.
@@ -220,7 +238,7 @@ BEGIN
                                     ELSE batch_size / 50 END)::bigint, 1)
       INTO next_block FROM pg_class c WHERE c.oid = p.relation;
     BEGIN
-        IF p.block > 0 OR tenancy_internal.may_expire(p.relation, j.kind, p.root) THEN
+        IF p.block > 0 OR tenancy_internal.may_have_due_rows(p.relation, j.kind, p.root) THEN
             gone := tenancy_internal.expire_rows(p.relation, j.kind, p.block, next_block);
         ELSE
             next_block := blocks;
@@ -413,7 +431,8 @@ CREATE EVENT TRIGGER tenancy_forget_retention ON sql_drop
     EXECUTE FUNCTION tenancy_internal.forget_retention();
 ALTER EVENT TRIGGER tenancy_forget_retention ENABLE ALWAYS;
 
-REVOKE ALL ON ROUTINE tenancy_internal.expire_rows(regclass, text, bigint, bigint), tenancy_internal.begin_expiry_step(text),
+REVOKE ALL ON ROUTINE tenancy_internal.may_have_due_rows(regclass, text, regclass), tenancy_internal.may_expire(regclass, text, regclass),
+    tenancy_internal.expire_rows(regclass, text, bigint, bigint), tenancy_internal.begin_expiry_step(text),
     tenancy_internal.expire_step(bigint, integer), tenancy_internal.end_expiry_step(bigint, text),
     tenancy_internal.due_tenant_step(text), tenancy_internal.purge_part_of_due(jsonb, integer),
     tenancy_internal.stop_purge_of_due(jsonb), tenancy_internal.purge_due_step(jsonb, integer),
@@ -430,8 +449,10 @@ COMMENT ON FUNCTION tenancy_internal.columns_not_in(oid, oid) IS 'columns of a t
 COMMENT ON FUNCTION tenancy_internal.unreferred(regclass, boolean) IS 'the condition that no row refers to a row, as SQL';
 COMMENT ON FUNCTION tenancy_internal.rows_of_all(regclass, uuid[]) IS 'which rows of a table are of some tenants, as SQL';
 COMMENT ON FUNCTION tenancy_internal.held_tenants() IS 'the tenants in legal hold';
+COMMENT ON FUNCTION tenancy_internal.refuse_held_rows(regclass) IS 'refuses to remove deleted rows of tenants in legal hold';
 COMMENT ON FUNCTION tenancy_internal.expiry_statements(regclass, text, bigint, bigint) IS 'what finds and what removes the rows that are due in a span of blocks';
 COMMENT ON FUNCTION tenancy_internal.may_expire(regclass, text, regclass) IS 'whether a relation may have rows that are due';
+COMMENT ON FUNCTION tenancy_internal.may_have_due_rows(regclass, text, regclass) IS 'the same, asked with all rights and none for code of the table''s owner';
 COMMENT ON FUNCTION tenancy_internal.expiring_relations(text) IS 'the relations that a task goes through';
 COMMENT ON FUNCTION tenancy_internal.expire_rows(regclass, text, bigint, bigint) IS 'removes the rows that are due from a span of blocks';
 COMMENT ON FUNCTION tenancy_internal.begin_expiry_step(text) IS 'a step of run_retention and purge_deleted: takes the turn';

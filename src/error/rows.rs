@@ -26,6 +26,7 @@ pub enum RowsError {
     NotATime { table: QualifiedName, column: Ident, found: String },
     ImpossibleRetention { given: String },
     UnfitArchive { archive: QualifiedName, table: QualifiedName, columns: Vec<String> },
+    StrangersArchive { archive: QualifiedName, table: QualifiedName },
     ColumnGone { table: String, column: String, repair: &'static str },
 }
 
@@ -104,10 +105,15 @@ impl RowsError {
                     .detail(format!("It lacks, or has with another type: {}.", columns.join(", ")))
                     .hint("Add these columns to it, or rename it and let it be made.")
             }
+            E::StrangersArchive { archive, table } => {
+                face(InsufficientPrivilege, format!("table {archive} does not belong to the owner of {table}"))
+                    .detail("Its owner would be given the rows of all tenants, and its triggers the rights of the other one.")
+                    .hint(format!("Give it to the owner of {table}, or rename it and let it be made."))
+            }
             E::ColumnGone { table, column, repair } => {
-                face(NotInPrerequisiteState, format!("table \"{table}\" has no column \"{column}\" any more"))
+                face(NotInPrerequisiteState, format!("table \"{table}\" has no column \"{column}\" of its type any more"))
                     .detail("The trigger that fills it is still there.")
-                    .hint(format!("Call {repair}(...) to have the column again, or the function that undoes it."))
+                    .hint(format!("Give it back its type, or call {repair}(...) to have a column that is gone again, or the function that undoes it."))
             }
         }
     }

@@ -4,7 +4,10 @@
 mod plan;
 mod store;
 
-pgrx::extension_sql_file!("../../sql/integrity.sql", requires = ["isolation", "fence", "audit"]);
+pgrx::extension_sql_file!(
+    "../../sql/integrity.sql",
+    requires = ["isolation", "fence", "audit", tenancy_internal::refuse_strangers]
+);
 pgrx::extension_sql_file!(
     "../../sql/integrity/protection.sql",
     name = "integrity_protection",
@@ -18,7 +21,11 @@ pgrx::extension_sql_file!(
     name = "integrity_rows",
     requires = ["integrity", tenancy_internal::tally_rows]
 );
-pgrx::extension_sql_file!("../../sql/integrity/orphans.sql", name = "integrity_orphans", requires = ["integrity_rows"]);
+pgrx::extension_sql_file!(
+    "../../sql/integrity/orphans.sql",
+    name = "integrity_orphans",
+    requires = ["integrity_rows", tenancy_internal::change_as_owner]
+);
 pgrx::extension_sql_file!(
     "../../sql/integrity/proof.sql",
     name = "integrity_proof",
@@ -35,7 +42,7 @@ pgrx::extension_sql_file!("../../sql/integrity/answers.sql", name = "integrity_a
 mod tenancy_internal {
     use super::plan::Known;
     use super::store::{self, Plain};
-    use crate::pg::{Oid, given, guc, session};
+    use crate::pg::{Oid, given, guc, session, strangers};
     use pgrx::{Uuid, pg_sys::panic::ErrorReport, prelude::*};
 
     /// Sets the tenant as if an earlier transaction had done it.
@@ -58,6 +65,25 @@ mod tenancy_internal {
         Ok(store::run_confined(role, as_session, text)?)
     }
 
+    /// Keeps code of tables' owners from running with the rights of a superuser who looks at them; false ends it.
+    #[pg_extern]
+    fn refuse_strangers(is_on: Option<bool>) -> Result<(), ErrorReport> {
+        if given("is_on", is_on)? {
+            strangers::refuse()
+        } else {
+            strangers::allow()
+        }
+        Ok(())
+    }
+
+    /// Changes rows of a table as its owner, whom no policy binds meanwhile; gives the text that the statement gives.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.change_as_owner(relation regclass, statement text) RETURNS text
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn change_as_owner(relation: Option<Oid>, statement: Option<String>) -> Result<Option<String>, ErrorReport> {
+        Ok(store::change_as_owner(given("relation", relation)?, given("statement", statement)?)?)
+    }
+
     /// Leaves the transaction as one that never had a tenant.
     #[pg_extern]
     fn leave_tenant_step() {
@@ -72,23 +98,25 @@ CREATE FUNCTION tenancy_internal.tally_rows(
 ) RETURNS TABLE (relation oid, row_count bigint, is_clean boolean)
 LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn tally_rows(
-        relations: Option<Vec<Oid>>,
-        attributes: Option<Vec<i16>>,
-        are_shared: Option<Vec<bool>>,
-        ids: Option<Vec<Uuid>>,
-        numbers: Option<Vec<i64>>,
-        codes: Option<Vec<String>>,
+        relations: Option<Vec<Option<Oid>>>,
+        attributes: Option<Vec<Option<i16>>>,
+        are_shared: Option<Vec<Option<bool>>>,
+        ids: Option<Vec<Option<Uuid>>>,
+        numbers: Option<Vec<Option<i64>>>,
+        codes: Option<Vec<Option<String>>>,
     ) -> Result<TableIterator<'static, (name!(relation, Oid), name!(row_count, i64), name!(is_clean, bool))>, ErrorReport>
     {
-        let (attributes, are_shared) = (given("attributes", attributes)?, given("are_shared", are_shared)?);
-        let known = Known::new(
-            given("ids", ids)?.into_iter().map(|id| *id),
-            given("numbers", numbers)?,
-            given("codes", codes)?,
-        );
-        let tables = given("relations", relations)?.into_iter().zip(attributes).zip(are_shared);
+        let (attributes, are_shared) = (each("attributes", attributes)?, each("are_shared", are_shared)?);
+        let known =
+            Known::new(each("ids", ids)?.into_iter().map(|id| *id), each("numbers", numbers)?, each("codes", codes)?);
+        let tables = each("relations", relations)?.into_iter().zip(attributes).zip(are_shared);
         let plain = |((relation, attribute), is_shared)| Plain { relation, attribute, is_shared };
         let tables: Vec<Plain> = tables.map(plain).collect();
         Ok(TableIterator::new(store::tally_rows(&tables, &known)))
+    }
+
+    /// The elements of a list, none of which may be NULL.
+    fn each<T>(argument: &'static str, list: Option<Vec<Option<T>>>) -> Result<Vec<T>, crate::error::TenancyError> {
+        given(argument, list)?.into_iter().map(|element| given(argument, element)).collect()
     }
 }

@@ -53,7 +53,12 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/lifecycle/retention.sql",
     name = "lifecycle_retention",
-    requires = ["lifecycle_soft_delete", retention::tenancy::set_retention, retention::tenancy_internal::expire_rows]
+    requires = [
+        "lifecycle_soft_delete",
+        retention::tenancy::set_retention,
+        retention::tenancy_internal::expire_rows,
+        retention::tenancy_internal::may_have_due_rows
+    ]
 );
 pgrx::extension_sql_file!(
     "../../sql/lifecycle/maintenance.sql",

@@ -140,14 +140,20 @@ fn archive(target: Oid, tenant_column: &Ident) -> Result<Oid, TenancyError> {
         let arguments = [name.schema.as_str().into(), name.name.as_str().into()];
         spi::undisturbed(|| spi::write(&look, &arguments, |row| row.must::<Oid>(1))).map(|found| found.first().copied())
     };
+    let owner_of = |relation: Oid| {
+        let sql = Sql::text(
+            "SELECT pg_catalog.pg_get_userbyid(c.relowner)::text FROM pg_catalog.pg_class c WHERE c.oid = $1",
+        );
+        let owner = spi::undisturbed(|| spi::read(&sql, &[relation.into()], |row| row.must::<String>(1)))?;
+        Ident::new(&owner.concat())
+    };
+    let owner = owner_of(target)?;
     let found = match find()? {
+        Some(found) if owner_of(found)? != owner => {
+            return Err(RowsError::StrangersArchive { archive: name, table }.into());
+        }
         Some(found) => found,
         None => {
-            let owner = Sql::text(
-                "SELECT pg_catalog.pg_get_userbyid(c.relowner)::text FROM pg_catalog.pg_class c WHERE c.oid = $1",
-            );
-            let owner = spi::undisturbed(|| spi::read(&owner, &[target.into()], |row| row.must::<String>(1)))?;
-            let owner = Ident::new(&owner.concat())?;
             let create = Sql::text("CREATE TABLE ").name(&name).then(" (LIKE ").name(&table).then(")");
             let add = rows::alter(&name)
                 .then(" ADD COLUMN IF NOT EXISTS archived_at pg_catalog.timestamptz DEFAULT pg_catalog.now()");
@@ -167,6 +173,15 @@ fn archive(target: Oid, tenant_column: &Ident) -> Result<Oid, TenancyError> {
     Ok(found)
 }
 
+/// Whether an index tells that there is nothing to look for.
+fn may_expire(relation: Oid, task: &str, root: Oid) -> Result<bool, TenancyError> {
+    let sql = Sql::text("SELECT tenancy_internal.may_expire($1::pg_catalog.regclass, $2, $3::pg_catalog.regclass)");
+    let answer = store::unhindered(|| {
+        spi::write(&sql, &[relation.into(), task.into(), root.into()], |row| row.must::<bool>(1))
+    })?;
+    Ok(answer != [false])
+}
+
 /// Removes what is too old, or was deleted long enough ago, from a span of blocks of a relation; gives the number of rows.
 /// As the table's owner, whom no policy binds meanwhile: its triggers get no rights that they would not have.
 fn expire(relation: Oid, task: &str, from: i64, to: i64) -> Result<i64, TenancyError> {
@@ -181,11 +196,14 @@ fn expire(relation: Oid, task: &str, from: i64, to: i64) -> Result<i64, TenancyE
     let mut gone = 0;
     for (find, remove) in statements {
         // It reads whatever refers to the table, and runs nothing of the user's.
-        let places = spi::own_work(|| {
-            spi::undisturbed(|| spi::as_extension_owner(|| spi::write(&find, &[], |row| row.get::<String>(1))))
-        })?;
+        let places = store::unhindered(|| spi::write(&find, &[], |row| row.get::<String>(1)))?;
         for places in places.into_iter().flatten() {
-            let removed = || spi::write(&remove, &[places.into()], |row| row.must::<i64>(1));
+            // What triggers of the owner put off until the end of the transaction would run with the rights of whoever is there.
+            let removed = || {
+                let removed = spi::write(&remove, &[places.into()], |row| row.must::<i64>(1))?;
+                spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])?;
+                Ok(removed)
+            };
             gone += spi::as_owner_of_rows(relation, removed)?.iter().sum::<i64>();
         }
     }
@@ -233,6 +251,14 @@ pub(super) mod tenancy_internal {
     use super::given;
     use crate::pg::Oid;
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
+
+    /// Whether a relation may have rows that are due.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.may_have_due_rows(relation regclass, task text, root regclass) RETURNS boolean
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn may_have_due_rows(relation: Option<Oid>, task: Option<&str>, root: Option<Oid>) -> Result<bool, ErrorReport> {
+        Ok(super::may_expire(given("relation", relation)?, given("task", task)?, given("root", root)?)?)
+    }
 
     /// Removes what is due from a span of blocks of a relation; gives the number of rows.
     #[pg_extern(sql = "

@@ -2,6 +2,7 @@
 //! SQL: sql/lifecycle/soft_delete.sql. The policy's function and what makes a DELETE an UPDATE: pg::deleted. Trigger: pg::rows.
 
 use super::rows::{self, MOMENT, Member, Step, TEXT, Wanted, WantedTrigger};
+use super::store;
 use crate::error::{RowsError, TenancyError};
 use crate::model::{Deparsed, Ident, QualifiedName, Sql};
 use crate::pg::{Oid, deleted, protected, spi};
@@ -297,6 +298,10 @@ fn disable(target: Oid, fate: Option<Fate>) -> Result<(), TenancyError> {
         }
         Ok(root.name.clone())
     })?;
+    if fate == Some(Fate::Purge) {
+        let sql = Sql::text("SELECT tenancy_internal.refuse_held_rows($1::pg_catalog.regclass)");
+        store::unhindered(|| spi::run(&sql, &[target.into()]))?;
+    }
     let settle = match fate {
         None => None,
         Some(Fate::Purge) => Some(Sql::text("DELETE FROM ").name(&root).then(" WHERE deleted_at IS NOT NULL")),
@@ -306,8 +311,12 @@ fn disable(target: Oid, fate: Option<Fate>) -> Result<(), TenancyError> {
         }
     };
     if let Some(sql) = settle {
-        spi::with_all_rows(|| spi::as_owner_of_rows(target, || spi::run(&sql, &[])))?;
-        spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])?;
+        // Triggers of the owner that are put off until the end of the transaction would run with the rights of whoever is there.
+        let settle = || {
+            spi::run(&sql, &[])?;
+            spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])
+        };
+        spi::with_all_rows(|| spi::as_owner_of_rows(target, settle))?;
     }
     spi::undisturbed(|| {
         let added = recorded(target)?.unwrap_or_default();

@@ -3,7 +3,7 @@
 use super::plan::{self, Part, Table};
 use crate::error::TenancyError;
 use crate::model::{Key, Sql};
-use crate::pg::{Oid, cache, mute, spi};
+use crate::pg::{Oid, cache, mute, spi, strangers};
 use pgrx::Uuid;
 
 /// A line of `plan_purge`: a part of the plan, or what stands in its way.
@@ -32,9 +32,9 @@ pub fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
     Ok(Uuid::from_bytes(*found.id.as_bytes()))
 }
 
-/// Runs `work` with all rights and past all that guards tables.
-fn unhindered<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
-    spi::own_work(|| spi::as_extension_owner(work))
+/// Runs `work` with all rights and past all that guards tables; code of the tables' owners gets none of them.
+pub fn unhindered<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, TenancyError> {
+    spi::own_work(|| spi::as_extension_owner(|| strangers::refused(work)))
 }
 
 fn parts(tenant: Uuid) -> Result<Vec<Part>, TenancyError> {

@@ -311,6 +311,20 @@ pub fn class_row(relation: pg_sys::Oid) -> Option<pg_sys::FormData_pg_class> {
     }
 }
 
+/// Whom a function belongs to; None for one that is gone.
+pub fn function_owner(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    // SAFETY: a syscache lookup; the tuple is released after the owner was copied.
+    unsafe {
+        let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as i32, pg_sys::Datum::from(function));
+        if tuple.is_null() {
+            return None;
+        }
+        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).proowner;
+        pg_sys::ReleaseSysCache(tuple);
+        Some(owner)
+    }
+}
+
 /// Whether `role` owns `relation`, itself or by membership.
 pub fn owns(role: pg_sys::Oid, relation: pg_sys::Oid) -> bool {
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]

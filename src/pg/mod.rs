@@ -25,6 +25,7 @@ pub mod session;
 pub mod settings;
 pub mod signing;
 pub mod spi;
+pub mod strangers;
 mod table;
 mod tag;
 pub mod tally;

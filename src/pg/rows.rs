@@ -18,6 +18,9 @@ const UPDATED_BY: &CStr = c"updated_by";
 const DELETED_AT: &CStr = c"deleted_at";
 const DELETED_BY: &CStr = c"deleted_by";
 
+const MOMENTS: [pg_sys::Oid; 1] = [pg_sys::TIMESTAMPTZOID];
+const TEXTS: [pg_sys::Oid; 2] = [pg_sys::TEXTOID, pg_sys::VARCHAROID];
+
 /// A row that goes from one partition to another passes the triggers of an UPDATE, of a DELETE and of an INSERT. The last
 /// two must not take it for deleted and made.
 #[derive(Clone, Copy, PartialEq, Eq)]
@@ -148,10 +151,12 @@ impl Fired {
         spi::as_owner_of_rows(relation, || spi::run(&sql, &[place.into()]))
     }
 
-    fn column(&self, name: &CStr, repair: &'static str) -> Result<c_int, TenancyError> {
-        // SAFETY: looks through the names of an open relation.
+    /// The number of a column of one of these types: its values are written as they lie in memory.
+    fn column(&self, name: &CStr, types: &[pg_sys::Oid], repair: &'static str) -> Result<c_int, TenancyError> {
+        // SAFETY: looks through the names of an open relation, and at the type of a column that it has.
         let number = unsafe { pg_sys::SPI_fnumber(self.descriptor(), name.as_ptr()) };
-        if number > 0 {
+        // SAFETY: as above.
+        if number > 0 && types.contains(&unsafe { pg_sys::SPI_gettypeid(self.descriptor(), number) }) {
             return Ok(number);
         }
         // SAFETY: the relation is open; its name is a C string.
@@ -208,7 +213,7 @@ fn actor() -> Option<pg_sys::Datum> {
 
 fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
     let fired = Fired::by(call)?;
-    let column = |name| fired.column(name, "tenancy.enable_stamps");
+    let column = |name, types: &[pg_sys::Oid]| fired.column(name, types, "tenancy.enable_stamps");
     match fired.event {
         pg_sys::TRIGGER_EVENT_DELETE => {
             fired.is_leaving();
@@ -219,21 +224,21 @@ fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
         pg_sys::TRIGGER_EVENT_INSERT => {
             let (now, actor) = (now(), actor());
             let values = [
-                (column(CREATED_AT)?, now),
-                (column(UPDATED_AT)?, now),
-                (column(CREATED_BY)?, actor),
-                (column(UPDATED_BY)?, actor),
+                (column(CREATED_AT, &MOMENTS)?, now),
+                (column(UPDATED_AT, &MOMENTS)?, now),
+                (column(CREATED_BY, &TEXTS)?, actor),
+                (column(UPDATED_BY, &TEXTS)?, actor),
             ];
             Ok(fired.with(fired.old, &values))
         }
         _ => {
             fired.note_update();
-            let (created_at, created_by) = (column(CREATED_AT)?, column(CREATED_BY)?);
+            let (created_at, created_by) = (column(CREATED_AT, &MOMENTS)?, column(CREATED_BY, &TEXTS)?);
             let values = [
                 (created_at, fired.value(fired.old, created_at)),
-                (column(UPDATED_AT)?, now()),
+                (column(UPDATED_AT, &MOMENTS)?, now()),
                 (created_by, fired.value(fired.old, created_by)),
-                (column(UPDATED_BY)?, actor()),
+                (column(UPDATED_BY, &TEXTS)?, actor()),
             ];
             Ok(fired.with(fired.new, &values))
         }
@@ -253,8 +258,8 @@ fn keep(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
         return Ok(std::ptr::null_mut());
     }
     fired.note_update();
-    let column = |name| fired.column(name, "tenancy.enable_soft_delete");
-    let (deleted_at, deleted_by) = (column(DELETED_AT)?, column(DELETED_BY)?);
+    let column = |name, types: &[pg_sys::Oid]| fired.column(name, types, "tenancy.enable_soft_delete");
+    let (deleted_at, deleted_by) = (column(DELETED_AT, &MOMENTS)?, column(DELETED_BY, &TEXTS)?);
     let before = fired.value(fired.old, deleted_at);
     let values = match (before, fired.value(fired.new, deleted_at)) {
         (None, Some(_)) => [(deleted_at, now()), (deleted_by, actor())],

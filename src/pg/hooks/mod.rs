@@ -11,6 +11,8 @@ mod permissions;
 mod policies;
 mod statements;
 
+pub use functions::name as function_name;
+
 use super::guc::Backend;
 use super::settings::{self, ExplainGuard, SessionHygiene};
 use super::{exempt, role};
