@@ -45,7 +45,6 @@ pub const SETTINGS: &[(&str, &str)] = &[
     ("max_parallel_workers_per_gather", "0"),
     ("plan_cache_mode", "force_generic_plan"),
     ("max_locks_per_transaction", "1024"),
-    ("checkpoint_timeout", "1h"),
 ];
 
 pub struct Stand {
