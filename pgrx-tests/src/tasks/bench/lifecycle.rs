@@ -358,8 +358,8 @@ pub fn contests() -> Vec<Contest> {
             "stamps-insert",
             "INSERT of one row; ROLLBACK",
             [
-                ("without stamps", "INSERT INTO rows.plain (id, slug, amount) VALUES (100000 + $1, 'new', 1)"),
-                ("enable_stamps", "INSERT INTO rows.stamped (id, slug, amount) VALUES (100000 + $1, 'new', 1)"),
+                ("without stamps", "INSERT INTO rows.plain (id, slug, amount) VALUES (100000::bigint + $1, 'new', 1)"),
+                ("enable_stamps", "INSERT INTO rows.stamped (id, slug, amount) VALUES (100000::bigint + $1, 'new', 1)"),
             ],
         ),
         contest(
