@@ -26,7 +26,7 @@ INSERT INTO products SELECT n, owner_of(n), 'product number ' || n, n % 7919 * 1
 CREATE TABLE orders (id bigint PRIMARY KEY, tenant_id uuid NOT NULL, customer_id bigint NOT NULL, placed timestamptz NOT NULL,
                      amount bigint NOT NULL, note text);
 INSERT INTO orders
-SELECT n, owner_of(n), parent_of(n, 3 * :percent), timestamptz '2026-01-01' + n * interval '1 s', n * 7919 % 10000, 'of no importance'
+SELECT n, owner_of(n), parent_of(n, 3 * :percent), timestamptz '2026-01-01' + n * interval '1 s', n::bigint * 7919 % 10000, 'of no importance'
   FROM generate_series(0, 12 * :percent - 1) AS n;
 
 CREATE TABLE order_lines (id bigint PRIMARY KEY, tenant_id uuid NOT NULL, order_id bigint NOT NULL, product_id bigint NOT NULL,
@@ -37,7 +37,7 @@ SELECT n, owner_of(n), parent_of(n, 12 * :percent), parent_of(n, 2 * :percent), 
 CREATE TABLE payments (id bigint PRIMARY KEY, tenant_id uuid NOT NULL, order_id bigint NOT NULL, amount bigint NOT NULL,
                        reference text NOT NULL);
 INSERT INTO payments
-SELECT n, owner_of(n), parent_of(n, 12 * :percent), n * 7919 % 10000, pg_catalog.md5(n::text) FROM generate_series(0, 10 * :percent - 1) AS n;
+SELECT n, owner_of(n), parent_of(n, 12 * :percent), n::bigint * 7919 % 10000, pg_catalog.md5(n::text) FROM generate_series(0, 10 * :percent - 1) AS n;
 
 CREATE TABLE invoices (id bigint PRIMARY KEY, tenant_id uuid NOT NULL, order_id bigint NOT NULL, due date NOT NULL, text text);
 INSERT INTO invoices
