@@ -18,7 +18,7 @@ CREATE TABLE orders (
 );
 INSERT INTO orders
 SELECT n, pg_catalog.md5('bench' || 1 + n % :active)::uuid, n % (:rows / 20), timestamptz '2026-01-01' + n * interval '1 s',
-       n * 7919 % 10000, 'an order of no importance'
+       n::bigint * 7919 % 10000, 'an order of no importance'
   FROM generate_series(0, :rows - 1) AS n;
 CREATE INDEX orders_tenant ON orders (tenant_id, placed);
 

@@ -9,6 +9,7 @@ mod facts;
 mod fence;
 mod ground;
 mod integrity;
+mod lifecycle;
 mod sides;
 mod stand;
 mod statement;
@@ -44,7 +45,8 @@ pub struct Options {
     /// Leaves out what people use today: the floor and ours
     #[arg(long)]
     pub quick: bool,
-    /// 100,000 or 2,000,000 orders a side; small is the default with --instructions
+    /// 100,000 or 2,000,000 orders a side, a purge out of 1,000,000 or 10,000,000 rows; small is the default with
+    /// --instructions, and for the purge
     #[arg(long)]
     pub scale: Option<Scale>,
 }
@@ -70,6 +72,14 @@ impl Scale {
         match self {
             Scale::Small => 50_000,
             Scale::Full => 200_000,
+        }
+    }
+
+    /// Rows of the tables from which a tenant is purged; a tenth of them is the tenant's.
+    fn purged(self) -> u64 {
+        match self {
+            Scale::Small => 1_000_000,
+            Scale::Full => 10_000_000,
         }
     }
 
@@ -108,7 +118,9 @@ pub fn run(choice: &Choice, options: &Options) -> Result<()> {
 
     let _lock = workspace::lock_servers()?;
     let usual = if options.instructions { Scale::Small } else { Scale::Full };
-    let mut stand = Stand::build(choice, options.scale.unwrap_or(usual))?;
+    // Ten million rows, and two copies of them a round, only for who asks.
+    let purged = options.scale.unwrap_or(Scale::Small).purged();
+    let mut stand = Stand::build(choice, options.scale.unwrap_or(usual), purged)?;
     let mut missed = Vec::new();
     for fact in &facts {
         say(fact.name);

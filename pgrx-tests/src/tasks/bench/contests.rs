@@ -5,7 +5,7 @@ use postgres::Client;
 use uuid::Uuid;
 
 use super::{
-    audit, fence,
+    audit, fence, lifecycle,
     sides::{self, Side},
     stand::{STOCK, Stand, TENANTS},
     statement::{Protocol, Sender, Template, Values},
@@ -148,6 +148,7 @@ pub fn all(are_counted: bool) -> Vec<Contest> {
     ];
     contests.extend(fence::contests());
     contests.extend(audit::contests(are_counted));
+    contests.extend(lifecycle::contests());
     contests
 }
 

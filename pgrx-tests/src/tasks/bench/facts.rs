@@ -9,7 +9,7 @@ use anyhow::{Context, Result};
 use postgres::Client;
 
 use super::{
-    audit, fence, integrity, on_cpu,
+    audit, fence, integrity, lifecycle, on_cpu,
     sides::{self, Side},
     stand::{STOCK, Stand, TENANTS},
     statement::{Template, Values},
@@ -42,6 +42,7 @@ pub fn all() -> Vec<Fact> {
     facts.extend(fence::facts());
     facts.extend(audit::facts());
     facts.extend(integrity::facts());
+    facts.extend(lifecycle::facts());
     facts
 }
 
@@ -75,7 +76,7 @@ fn estimate(stand: &Stand, _rounds: u64) -> Result<bool> {
 }
 
 /// Bytes of a backend's own memory: malloc's, Rust's and PostgreSQL's alike.
-fn own_memory(pid: i32) -> Result<u64> {
+pub fn own_memory(pid: i32) -> Result<u64> {
     let path = format!("/proc/{pid}/status");
     let text = fs::read_to_string(&path).with_context(|| path.clone())?;
     let line = text.lines().find_map(|line| line.strip_prefix("RssAnon:"));

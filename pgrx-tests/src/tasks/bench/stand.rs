@@ -53,12 +53,14 @@ pub struct Stand {
     ground: OnceCell<Ground>,
     cluster: Cluster,
     pub scale: Scale,
+    /// Rows of the tables from which a tenant is purged; a tenth of them is the tenant's.
+    pub purged: u64,
     pub tenants: Vec<Uuid>,
 }
 
 impl Stand {
     /// Builds, installs, starts and fills.
-    pub fn build(choice: &Choice, scale: Scale) -> Result<Self> {
+    pub fn build(choice: &Choice, scale: Scale, purged: u64) -> Result<Self> {
         let ready = setup::ready(choice)?;
         let server = own_tree(&ready.server)?;
         ready.toolchain.install(&server, Profile::Release)?;
@@ -66,7 +68,7 @@ impl Stand {
             let buffers = ("shared_buffers", scale.shared_buffers());
             Cluster::launch(&server, &[SETTINGS, &[buffers]].concat())
         })?;
-        let mut stand = Self { cluster, counting: None, ground: OnceCell::new(), scale, tenants: Vec::new() };
+        let mut stand = Self { cluster, counting: None, ground: OnceCell::new(), scale, purged, tenants: Vec::new() };
         step(format_args!("filling it: {} orders a side", scale.rows()), || stand.fill())?;
         Ok(stand)
     }
@@ -81,6 +83,7 @@ impl Stand {
         self.script("isolate_ours.sql", "")?;
         self.script("isolate_today.sql", "")?;
         self.script("audit.sql", "")?;
+        self.script("rows.sql", "")?;
         // Hint bits and the visibility map are set now, not in somebody's round.
         self.psql(DATABASE, "VACUUM (FREEZE, ANALYZE); CHECKPOINT;", "")?;
         let rows = self.superuser()?.query("SELECT id FROM tenancy.tenants ORDER BY number", &[])?;
@@ -98,6 +101,7 @@ impl Stand {
             format!("--set=active={}", self.scale.active()),
             format!("--set=rows={}", self.scale.rows()),
             format!("--set=others={}", self.scale.others()),
+            format!("--set=purged={}", self.purged),
             format!("--set=side={side}"),
         ];
         psql(&self.cluster, database, text, &values)
@@ -136,6 +140,20 @@ impl Stand {
             self.psql("postgres", &format!("CREATE DATABASE {name};"), "")?;
             self.psql(name, &script_text(file)?, "").with_context(|| file.to_owned())
         })
+    }
+
+    /// A copy of a database, and nothing left to write of it. Who is connected to either must have gone.
+    pub fn copy_database(&self, original: &str, copy: &str) -> Result<()> {
+        let mut client = self.superuser()?;
+        // By its files, as it was always done before there was another way.
+        let how = if self.cluster.major() >= 15 { "STRATEGY file_copy" } else { "" };
+        client.batch_execute(&format!("DROP DATABASE IF EXISTS {copy}"))?;
+        client.batch_execute(&format!("CREATE DATABASE {copy} TEMPLATE {original} {how}"))?;
+        Ok(client.batch_execute("CHECKPOINT")?)
+    }
+
+    pub fn drop_database(&self, name: &str) -> Result<()> {
+        Ok(self.superuser()?.batch_execute(&format!("DROP DATABASE {name}"))?)
     }
 
     /// An application's connection to the database with the sides, or to another.
