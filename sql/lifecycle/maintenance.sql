@@ -226,6 +226,7 @@ DECLARE
     state jsonb;
     is_late boolean := false;
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.maintain()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     job := tenancy_internal.begin_maintenance_step();
@@ -261,7 +262,7 @@ LANGUAGE plpgsql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp A
 BEGIN
     RETURN QUERY
     SELECT 'maintenance', current_database()::text, COALESCE(max(r.finished_at) < now() - interval '2 days', true),
-           COALESCE(format('tenancy.maintain() ran last at %s', max(r.finished_at)), 'tenancy.maintain() has never run to its end; see tenancy.schedule_maintenance(...)')
+           COALESCE('tenancy.maintain() ran last at ' || max(r.finished_at), 'tenancy.maintain() has never run to its end; see tenancy.schedule_maintenance(...)')
       FROM tenancy_internal.maintenance_parts r
      WHERE r.state <> 'running' AND r.place = cardinality(tenancy_internal.maintenance_parts_in_order());
     RETURN QUERY

@@ -285,6 +285,7 @@ DECLARE
     job bigint;
     state text := 'done';
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.run_retention()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     job := tenancy_internal.begin_expiry_step('retention');
@@ -321,6 +322,7 @@ DECLARE
     state text := 'done';
     tenant text := '';
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.purge_deleted()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     job := tenancy_internal.begin_expiry_step('cleanup');
