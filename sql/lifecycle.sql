@@ -763,6 +763,7 @@ CREATE PROCEDURE tenancy.purge_tenant(
 DECLARE
     purge bigint;
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.purge_tenant(...)');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     purge := tenancy_internal.begin_purge_step(tenant, confirm, dry_run, batch_size, max_seconds, pause_ms, include_audit);

@@ -282,6 +282,9 @@ LANGUAGE plpgsql AS $$
 DECLARE
     work jsonb := tenancy_internal.plan_repair_step(target, constraint_name, action, dry_run, batch_size, reassign_to);
 BEGIN
+    IF work IS NOT NULL THEN
+        PERFORM tenancy_internal.refuse_in_transaction('tenancy.repair_orphans(...)');
+    END IF;
     WHILE work IS NOT NULL LOOP
         work := tenancy_internal.repair_orphans_step(work);
         COMMIT;

@@ -278,6 +278,7 @@ DECLARE
     state jsonb;
     is_late boolean := false;
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.maintain()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     job := tenancy_internal.begin_maintenance_step();

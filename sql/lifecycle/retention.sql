@@ -285,6 +285,7 @@ DECLARE
     job bigint;
     state text := 'done';
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.run_retention()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     job := tenancy_internal.begin_expiry_step('retention');
@@ -392,6 +393,7 @@ DECLARE
     ending text := 'done';
     state jsonb := '{}';
 BEGIN
+    PERFORM tenancy_internal.refuse_in_transaction('tenancy.purge_deleted()');
     COMMIT;
     SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
     job := tenancy_internal.begin_expiry_step('cleanup');

@@ -149,7 +149,7 @@ fn batches_commit_one_by_one_and_partitions_full_matches_and_refusals() {
     dba.refused("42809", "SELECT * FROM tenancy.fk_orphans('tenancy.tenants_pkey')");
     dba.refused("42809", "SELECT * FROM tenancy.fk_orphans(NULL)");
     dba.refused("22023", "SELECT * FROM tenancy.fk_orphans('shop.orders', -1)");
-    dba.refused("2D000", "BEGIN; CALL tenancy.repair_orphans('shop.orders', 'late', 'delete', dry_run => false)");
+    dba.refused("25001", "BEGIN; CALL tenancy.repair_orphans('shop.orders', 'late', 'delete', dry_run => false)");
     dba.run("ROLLBACK");
 
     // Who is bound by row security cannot tell an orphan from a row whose parent he does not see.

@@ -137,7 +137,7 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
     admin.run("CALL tenancy.maintain(max_seconds => 0)");
     admin.sees(RUNS, &["audit log|stopped"]);
     admin.run("CALL tenancy.maintain()");
-    admin.refused("2D000", "BEGIN; CALL tenancy.maintain()");
+    admin.refused("25001", "BEGIN; CALL tenancy.maintain()");
     admin.run("ROLLBACK");
     db.login(&desk.app).refused("42501", "CALL tenancy.maintain()");
     let told = dba.value("SELECT tenancy.schedule_maintenance('0 3 * * *')");

@@ -154,7 +154,7 @@ fn nothing_is_purged_by_mistake() {
         assert!(refused.hint().is_some(), "{refused:?}");
     }
     steward.refused("22023", "CALL tenancy.purge_tenant('red', 'red', dry_run => NULL)");
-    steward.refused("2D000", &format!("BEGIN; {CALL}"));
+    steward.refused("25001", &format!("BEGIN; {CALL}"));
     steward.run("ROLLBACK");
 
     // Legal holds: two cases, ended together.
