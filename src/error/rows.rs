@@ -26,6 +26,7 @@ pub enum RowsError {
     NotATime { table: QualifiedName, column: Ident, found: String },
     ImpossibleRetention { given: String },
     UnfitArchive { archive: QualifiedName, table: QualifiedName, columns: Vec<String> },
+    SharedArchive { archive: QualifiedName },
     StrangersArchive { archive: QualifiedName, table: QualifiedName },
     ColumnGone { table: String, column: String, repair: &'static str },
 }
@@ -104,6 +105,11 @@ impl RowsError {
                 face(DatatypeMismatch, format!("table {archive} cannot take the rows of {table}"))
                     .detail(format!("It lacks, or has with another type: {}.", columns.join(", ")))
                     .hint("Add these columns to it, or rename it and let it be made.")
+            }
+            E::SharedArchive { archive } => {
+                face(DuplicateObject, format!("table {archive} takes the rows of another table already"))
+                    .detail("The names of archives are cut where they would be too long.")
+                    .hint("Rename one of the two tables, so that the first 55 bytes of their names differ, or the archive.")
             }
             E::StrangersArchive { archive, table } => {
                 face(InsufficientPrivilege, format!("table {archive} does not belong to the owner of {table}"))

@@ -163,6 +163,13 @@ fn archive(target: Oid, tenant_column: &Ident) -> Result<Oid, TenancyError> {
             find()?.ok_or_else(|| TenancyError::Internal { what: format!("table {name} is gone") })?
         }
     };
+    let others = Sql::text(
+        "SELECT true FROM tenancy_internal.retention_rules r
+          WHERE r.archive = $1::pg_catalog.regclass AND r.relation <> $2::pg_catalog.regclass LIMIT 1",
+    );
+    if !rows::private(|| spi::write(&others, &[found.into(), target.into()], |row| row.must::<bool>(1)))?.is_empty() {
+        return Err(RowsError::SharedArchive { archive: name }.into());
+    }
     let protect = Sql::text("SELECT tenancy.protect_table($1::pg_catalog.oid, $2::text)");
     spi::run(&protect, &[found.into(), tenant_column.as_str().into()])?;
     let missing = Sql::text("SELECT column_name::text FROM tenancy_internal.columns_not_in($1, $2)");

@@ -116,6 +116,13 @@ fn code_of_a_tables_owner_gets_no_rights_of_others() {
     let told = shop.dba.value("SELECT tenancy.schedule_maintenance('0 3 * * *')");
     assert!(told.starts_with("pg_cron is not installed"), "{told}");
     shop.dba.refused("42501", "SELECT tenancy.set_retention('mails', 'at', '1 day', action => 'archive')");
+    let long = "m".repeat(60);
+    shop.dba.run(&format!(
+        "CREATE TABLE {long}_1 (tenant_id uuid NOT NULL, at date); CREATE TABLE {long}_2 (LIKE {long}_1);
+         SELECT tenancy.protect_table('{long}_1'), tenancy.protect_table('{long}_2');
+         SELECT tenancy.set_retention('{long}_1', 'at', '1 day', action => 'archive')"
+    ));
+    shop.dba.refused("42710", &format!("SELECT tenancy.set_retention('{long}_2', 'at', '1 day', action => 'archive')"));
     // A session that is at no work does not say of another's that it is done.
     let job = shop.dba.value("SELECT tenancy_internal.begin_expiry_step('retention')");
     for forged in ["end_expiry_step", "end_maintenance_step"] {
