@@ -238,8 +238,17 @@ fn spend(runner: &mut Runner, times: u64) -> Result<u64> {
 
 /// Nanoseconds that a process has been on a CPU.
 fn on_cpu(pid: i32) -> Result<u64> {
+    Ok(schedule(pid)?[0])
+}
+
+/// Nanoseconds that a process has been on a CPU, and that it has waited for one.
+fn schedule(pid: i32) -> Result<[u64; 2]> {
     let path = format!("/proc/{pid}/schedstat");
     let text = fs::read_to_string(&path)
         .with_context(|| format!("{path} (time is measured on Linux only; --instructions is not)"))?;
-    text.split(' ').next().and_then(|first| first.parse().ok()).with_context(|| format!("{path} says \"{text}\""))
+    let mut numbers = text.split(' ').map(str::parse);
+    match (numbers.next(), numbers.next()) {
+        (Some(Ok(on_cpu)), Some(Ok(waited))) => Ok([on_cpu, waited]),
+        _ => bail!("{path} says \"{text}\""),
+    }
 }

@@ -13,7 +13,7 @@ use postgres::Client;
 use super::{
     contests::{Contest, Entry, Runner},
     facts::{Fact, own_memory},
-    on_cpu,
+    on_cpu, schedule,
     stand::Stand,
     table::{Sample, grouped},
 };
@@ -195,6 +195,8 @@ fn partition(stand: &Stand, rounds: u64) -> Result<bool> {
     let large = stand.purged / 10;
     let sides = [("small", large / 100), ("large", large)];
     let mut spent = [Spent::default(), Spent::default()];
+    // What others on the machine did meanwhile is not the purge's.
+    let mut alone = [Sample::default(), Sample::default()];
     for round in 0..rounds as usize {
         for turn in 0..2 {
             let side = (round + turn) % 2;
@@ -202,28 +204,32 @@ fn partition(stand: &Stand, rounds: u64) -> Result<bool> {
             let mut client = stand.superuser_of(COPY)?;
             let pid: i32 = client.query_one("SELECT pg_backend_pid()", &[])?.get(0);
             let tenant = sides[side].0;
-            let (cpu, begun) = (on_cpu(pid)?, Instant::now());
+            let ([cpu, waited], begun) = (schedule(pid)?, Instant::now());
             client.batch_execute(&format!(
                 "CALL tenancy.purge_tenant('{tenant}', confirm => '{tenant}', dry_run => false)"
             ))?;
-            spent[side].wall.push(begun.elapsed().as_secs_f64() * 1e3);
-            spent[side].cpu.push((on_cpu(pid)? - cpu) as f64 / 1e6);
+            let in_all = begun.elapsed().as_secs_f64() * 1e3;
+            let after = schedule(pid)?;
+            spent[side].cpu.push((after[0] - cpu) as f64 / 1e6);
+            spent[side].wall.push(in_all);
+            alone[side].push(in_all - (after[1] - waited) as f64 / 1e6);
             let left = client.query_one("SELECT to_regclass('parted.events_' || $1) IS NULL", &[&tenant])?;
             ensure!(left.get::<_, bool>(0), "the partition of {tenant} is still there");
             client.close()?;
         }
     }
     stand.drop_database(COPY)?;
-    println!("  {:<36} {:>12} {:>12} {:>12}", "", "on CPU", "in all", "per table");
+    println!("  {:<36} {:>8} {:>8} {:>22} {:>10}", "", "on CPU", "in all", "but waits for a CPU", "per table");
     let mut kept = true;
-    for ((_, rows), side) in sides.iter().zip(&spent) {
-        let per_table = side.wall.median() / PARTITIONED_TABLES;
+    for (((_, rows), side), alone) in sides.iter().zip(&spent).zip(&alone) {
+        let per_table = alone.median() / PARTITIONED_TABLES;
         kept &= per_table <= PARTITION_LIMIT;
         println!(
-            "  {:<36} {:>12.1} {:>12.1} {per_table:>12.1} <= {PARTITION_LIMIT} {}",
+            "  {:<36} {:>8.1} {:>8.1} {:>22.1} {per_table:>10.1} <= {PARTITION_LIMIT} {}",
             format!("{} rows in each partition", grouped(*rows as f64)),
             side.cpu.median(),
             side.wall.median(),
+            alone.median(),
             if per_table <= PARTITION_LIMIT { "pass" } else { "MISS" }
         );
     }
