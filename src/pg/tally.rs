@@ -10,7 +10,7 @@ pub enum Seen<'a> {
     Id([u8; 16]),
     Number(i64),
     Code(&'a [u8]),
-    /// A text that would have to be unpacked first.
+    /// What would have to be unpacked, or looked up, first.
     Packed,
 }
 
@@ -28,7 +28,7 @@ enum Shape {
 const ROWS_AT_ONCE: u32 = 10_000;
 
 /// The number of rows of `relation`, its children not counted, and whether `accepts` took the value of each. `None` where the
-/// current role may not see all of them, or the column is of no type that tenants have.
+/// current role may not see all of them, the column is of no type that tenants have, or the table is no heap.
 pub fn tally(relation: pg_sys::Oid, attribute: i16, mut accepts: impl FnMut(Seen<'_>) -> bool) -> Option<(i64, bool)> {
     // SAFETY: a lock is held on the relation before it is looked at, and kept until the transaction ends, as a query would;
     // it is scanned with the snapshot of the statement, and what is opened here is closed, or left to the resource owner by
@@ -38,28 +38,26 @@ pub fn tally(relation: pg_sys::Oid, attribute: i16, mut accepts: impl FnMut(Seen
         if open.is_null() {
             return None;
         }
-        let shape =
-            if (*(*open).rd_rel).relkind == pg_sys::RELKIND_RELATION as core::ffi::c_char && may_see_all(relation) {
-                shape(relation, attribute)
-            } else {
-                None
-            };
+        let is_heap = (*(*open).rd_rel).relkind == pg_sys::RELKIND_RELATION as core::ffi::c_char
+            && std::ptr::eq((*open).rd_tableam, pg_sys::GetHeapamTableAmRoutine());
+        let shape = if is_heap && may_see_all(relation) { shape(relation, attribute) } else { None };
         let Some(shape) = shape else {
             pg_sys::relation_close(open, pg_sys::NoLock as i32);
             return None;
         };
-        let slot = pg_sys::table_slot_create(open, std::ptr::null_mut());
+        let descriptor = (*open).rd_att;
         let scan = pg_sys::table_beginscan(open, pg_sys::GetActiveSnapshot(), 0, std::ptr::null_mut());
-        let next = (*(*open).rd_tableam).scan_getnextslot;
         let (mut rows, mut all) = (0_i64, true);
         loop {
             let read = pg_sys::submodules::ffi::pg_guard_ffi_boundary(|| {
                 let mut read = 0;
-                while read < ROWS_AT_ONCE
-                    && next.is_some_and(|next| next(scan, pg_sys::ScanDirection::ForwardScanDirection, slot))
-                {
+                while read < ROWS_AT_ONCE {
+                    let row = heap_getnext(scan, pg_sys::ScanDirection::ForwardScanDirection);
+                    if row.is_null() {
+                        break;
+                    }
                     read += 1;
-                    all &= accepts(value(slot, attribute, shape));
+                    all &= accepts(value(row, attribute, descriptor, shape));
                 }
                 read
             });
@@ -70,10 +68,15 @@ pub fn tally(relation: pg_sys::Oid, attribute: i16, mut accepts: impl FnMut(Seen
             pgrx::check_for_interrupts!();
         }
         pg_sys::table_endscan(scan);
-        pg_sys::ExecDropSingleTupleTableSlot(slot);
         pg_sys::relation_close(open, pg_sys::NoLock as i32);
         Some((rows, all))
     }
+}
+
+// Below the guard of the loop, which one for each row would outweigh.
+unsafe extern "C-unwind" {
+    fn heap_getnext(scan: pg_sys::TableScanDesc, direction: pg_sys::ScanDirection::Type) -> pg_sys::HeapTuple;
+    fn nocachegetattr(row: pg_sys::HeapTuple, attribute: i32, descriptor: pg_sys::TupleDesc) -> pg_sys::Datum;
 }
 
 /// SELECT on the whole relation, and no row security for this role.
@@ -112,22 +115,23 @@ fn shape(relation: pg_sys::Oid, attribute: i16) -> Option<Shape> {
 /// Below a guard; owns nothing.
 ///
 /// # Safety
-/// The slot holds a row that has the attribute, whose type is of that shape; what is given lives as long as the row is held.
-unsafe fn value<'a>(slot: *mut pg_sys::TupleTableSlot, attribute: i16, shape: Shape) -> Seen<'a> {
-    // SAFETY: as the caller says; a value by reference points into the row.
+/// `row` is one of a relation with that descriptor, which has the attribute, of that shape; what is given lives as long as the
+/// row is held.
+unsafe fn value<'a>(row: pg_sys::HeapTuple, attribute: i16, descriptor: pg_sys::TupleDesc, shape: Shape) -> Seen<'a> {
+    // SAFETY: as the caller says; the row's null bits, where it has them, are as many as its columns.
     unsafe {
-        if let Some(deform) = (*(*slot).tts_ops).getsomeattrs {
-            deform(slot, attribute.into());
-        }
-        if (*slot).tts_nvalid < attribute {
-            // A row that is older than the column has the column's missing value.
-            pg_sys::slot_getsomeattrs_int(slot, attribute.into());
+        let header = (*row).t_data;
+        let columns = u32::from((*header).t_infomask2) & pg_sys::HEAP_NATTS_MASK;
+        if columns < attribute as u32 {
+            // It is older than the column, and has its missing value.
+            return Seen::Packed;
         }
         let place = attribute as usize - 1;
-        if *(*slot).tts_isnull.add(place) {
+        let has_nulls = u32::from((*header).t_infomask) & pg_sys::HEAP_HASNULL != 0;
+        if has_nulls && *(*header).t_bits.as_ptr().add(place >> 3) & (1 << (place & 7)) == 0 {
             return Seen::Nothing;
         }
-        let datum = *(*slot).tts_values.add(place);
+        let datum = nocachegetattr(row, attribute.into(), descriptor);
         match shape {
             Shape::Uuid => Seen::Id(datum.cast_mut_ptr::<[u8; 16]>().read_unaligned()),
             Shape::Int2 => Seen::Number((datum.value() as i16).into()),
