@@ -10,6 +10,13 @@ struct Shop {
     steward: Session,
     red: Tenant,
     blue: Tenant,
+    /// A foreign key compares through a cast of the owner's.
+    casts: bool,
+}
+
+/// From 18 on a foreign key compares types that are both collatable, or neither is: no cast that a user can make is in it.
+fn compares_through_casts(session: &Session) -> bool {
+    session.value("SELECT current_setting('server_version_num')::int < 180000") == "t"
 }
 
 /// Functions that note whose rights they run with, and what calls them: the planner, a comparison, the end of a transaction.
@@ -20,7 +27,7 @@ CREATE TYPE shop.key AS ENUM ('k', 'l');
 CREATE FUNCTION shop.inlined(shop.key) RETURNS text LANGUAGE sql AS $$ SELECT public.note('cast') || pg_catalog.concat($1) $$;
 CREATE CAST (shop.key AS text) WITH FUNCTION shop.inlined(shop.key) AS IMPLICIT;
 CREATE TABLE shop.orders (tenant_id uuid NOT NULL, k text UNIQUE, at date DEFAULT current_date - 9);
-CREATE TABLE shop.lines (tenant_id uuid NOT NULL, k shop.key REFERENCES shop.orders (k), at date DEFAULT current_date - 9);
+CREATE TABLE shop.lines (tenant_id uuid NOT NULL, k KEY REFERENCES shop.orders (k), at date DEFAULT current_date - 9);
 CREATE TABLE shop.mails (tenant_id uuid NOT NULL, id int, at date DEFAULT current_date - 9);
 SELECT tenancy.protect_table('shop.orders'), tenancy.protect_table('shop.lines'), tenancy.protect_table('shop.mails');
 SELECT tenancy.set_retention('shop.orders', 'at', '1 day'), tenancy.set_retention('shop.lines', 'at', '1 day'),
@@ -42,17 +49,18 @@ impl Shop {
              CREATE SCHEMA shop AUTHORIZATION {mallory};
              SELECT tenancy.grant_admin('{mallory}'), tenancy.grant_admin('{steward}')"
         ));
-        db.login(&mallory).run(TRAPS);
+        let (casts, key) = if compares_through_casts(&dba) { (true, "shop.key") } else { (false, "text") };
+        db.login(&mallory).run(&TRAPS.replace("KEY", key));
         // Those of whoever writes are not at stake.
-        dba.run(
+        dba.run(&format!(
             "INSERT INTO shop.orders SELECT id, CASE code WHEN 'red' THEN 'k' ELSE 'l' END FROM tenancy.tenants;
-             INSERT INTO shop.lines SELECT tenant_id, k::shop.key FROM shop.orders;
+             INSERT INTO shop.lines SELECT tenant_id, k::{key} FROM shop.orders;
              INSERT INTO shop.mails SELECT id, 1 FROM tenancy.tenants;
-             SELECT tenancy.suspend_tenant('red')",
-        );
+             SELECT tenancy.suspend_tenant('red')"
+        ));
         dba.notices();
         let steward = db.login(&steward);
-        Self { db, dba, mallory, steward, red, blue }
+        Self { db, dba, mallory, steward, red, blue, casts }
     }
 
     fn trapped(&self, session: &Session) -> Vec<String> {
@@ -86,10 +94,12 @@ fn code_of_a_tables_owner_gets_no_rights_of_others() {
     // Without the index there is the cast; a function that a superuser answers for is let through.
     shop.dba.run("DROP INDEX shop.folded");
     shop.steward.run("CALL tenancy.run_retention()");
-    shop.dba.sees(
-        "SELECT failure FROM tenancy.retention_rules WHERE relation = 'shop.orders'::regclass",
-        &["shop.orders: function inlined would run with the rights of a superuser"],
-    );
+    if shop.casts {
+        shop.dba.sees(
+            "SELECT failure FROM tenancy.retention_rules WHERE relation = 'shop.orders'::regclass",
+            &["shop.orders: function inlined would run with the rights of a superuser"],
+        );
+    }
     assert_eq!(shop.trapped(&shop.steward), none);
     shop.dba.run("ALTER FUNCTION shop.inlined OWNER TO postgres; ALTER FUNCTION public.note(text) OWNER TO postgres");
     // A rule that came after the purge began would be done with all rights.
