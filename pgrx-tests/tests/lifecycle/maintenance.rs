@@ -29,6 +29,13 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
          SELECT tenancy.protect_table('events'); SELECT tenancy.set_retention('events', 'at', '1 day');
          INSERT INTO events SELECT 1, id, '2020-01-01' FROM tenancy.tenants",
     );
+    // Else autovacuum, which comes by once a minute, may have made the statistics that are to be due.
+    let alone = |tables: &[&str]| {
+        for table in tables {
+            dba.run(&format!("ALTER TABLE {table} SET (autovacuum_enabled = off)"));
+        }
+    };
+    alone(&["events", "notes", "comments"]);
     red.run("INSERT INTO notes (id) VALUES (1), (2)");
     red.changes(1, "DELETE FROM notes WHERE id = 1");
     dba.run("SELECT tenancy.create_tenant('held'), tenancy.create_tenant('gone'), tenancy.delete_tenant('held'), tenancy.delete_tenant('gone')");
@@ -69,6 +76,7 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
          BEGIN IF current_setting('desk.trip', true) = 'on' THEN RAISE EXCEPTION 'tripped'; END IF; RETURN $1; END $$;
          CREATE INDEX ON broken (trip(id))",
     );
+    alone(&["parted_1", "broken", "locked", "sound"]);
     for table in ["parted", "broken", "locked", "sound"] {
         dba.run(&format!(
             "INSERT INTO {table} SELECT n, tenancy.find_tenant('red') FROM generate_series(1, 1000) AS n"
