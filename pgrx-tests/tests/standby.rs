@@ -79,6 +79,16 @@ fn all_that_only_reads_works_on_a_standby() {
     admin.sees("SELECT tenancy.find_tenant('blue') IS NOT NULL", &["t"]);
     admin.run("SELECT * FROM tenancy.plan_protection('orders')");
     admin.run("BEGIN; SELECT tenancy.switch_tenant('red'); SELECT tenancy.switch_tenant('blue'); COMMIT");
+    // Whether tenants are apart is asked there, too: of catalog, roles and rows.
+    pair.decide("ALTER TABLE orders NO FORCE ROW LEVEL SECURITY");
+    let dba = pair.image().admin();
+    dba.sees(
+        "SELECT object FROM tenancy.check_integrity(deep => true) WHERE check_id = 'row_security_not_forced'",
+        &["public.orders"],
+    );
+    dba.sees("SELECT tenancy.integrity_report('data') -> 'coverage' -> 'rows_read'", &["2"]);
+    dba.refused("23514", "SELECT tenancy.assert_integrity()");
+    dba.run("SELECT tenancy.health(), tenancy.diagnose('red')");
 }
 
 #[test]
