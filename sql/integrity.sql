@@ -230,12 +230,12 @@ $$;
 CREATE FUNCTION tenancy_internal.judge(scope text, wanted_check text, tables regclass[], sample integer, deep boolean)
 RETURNS TABLE (
     check_id text, severity text, object text, tenant text, row_count bigint, sample_rows jsonb, detail text, remedy text,
-    is_accepted boolean, digest text, classid oid
+    is_accepted boolean, digest text
 )
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT f.check_id, c.severity, o.object, f.tenant, f.row_count, f.sample_rows, f.detail, f.remedy,
            a.check_id IS NOT NULL AND (a.until IS NULL OR a.until > now()) AND tenancy_internal.finding_digest(f) = ANY (a.digests),
-           CASE WHEN wanted_check IS NOT NULL THEN tenancy_internal.finding_digest(f) END, f.classid
+           CASE WHEN wanted_check IS NOT NULL THEN tenancy_internal.finding_digest(f) END
       FROM tenancy_internal.examine(scope, wanted_check, tables, sample, deep) f
       LEFT JOIN tenancy.integrity_checks c USING (check_id)
      CROSS JOIN LATERAL (SELECT CASE WHEN f.objid <> 0 THEN tenancy_internal.finding_object(f) END) AS o(object)

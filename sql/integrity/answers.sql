@@ -32,7 +32,7 @@ SELECT jsonb_build_object(
                       FROM findings f WHERE f.check_id = 'not_examined')),
     'counts', (SELECT jsonb_object_agg(s.severity, (SELECT count(*) FROM findings f WHERE f.severity = s.severity AND NOT f.is_accepted))
                  FROM unnest('{error,warning,info}'::text[]) AS s(severity)),
-    'findings', (SELECT COALESCE(jsonb_agg(jsonb_strip_nulls(to_jsonb(f) - '{is_accepted,digest,classid,rank}'::text[])
+    'findings', (SELECT COALESCE(jsonb_agg(jsonb_strip_nulls(to_jsonb(f) - '{is_accepted,digest,rank}'::text[])
                                            ORDER BY f.rank, f.check_id, f.object, f.tenant), '[]')
                    FROM findings f WHERE NOT f.is_accepted),
     'accepted', (SELECT COALESCE(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(

@@ -12,7 +12,7 @@ const N: i64 = 400;
 
 /// Asks until `ready` has an answer.
 #[track_caller]
-fn wait<T>(mut ready: impl FnMut() -> Option<T>) -> T {
+pub fn wait<T>(mut ready: impl FnMut() -> Option<T>) -> T {
     let until = Instant::now() + Duration::from_secs(60);
     loop {
         if let Some(answer) = ready() {

@@ -9,7 +9,7 @@ use rustix::process::{Pid, Signal, kill_process};
 
 use pg_tenancy_tests::{Cluster, Shutdown, TenantSession};
 
-use crate::soft_delete::Desk;
+use crate::{crash::wait, soft_delete::Desk};
 
 const RUNS: &str =
     "SELECT part, state FROM tenancy.maintenance_runs WHERE run = (SELECT max(run) FROM tenancy.maintenance_runs)";
@@ -150,19 +150,6 @@ fn what_fails_is_told_and_keeps_nothing_else_from_being_done() {
     db.login(&desk.app).refused("42501", "CALL tenancy.maintain()");
     let told = dba.value("SELECT tenancy.schedule_maintenance('0 3 * * *')");
     assert!(told.contains(&format!("psql --dbname='{}' --command=\"CALL tenancy.maintain()\"", db.name())), "{told}");
-}
-
-/// Asks until `ready` has an answer.
-#[track_caller]
-fn wait<T>(mut ready: impl FnMut() -> Option<T>) -> T {
-    let until = Instant::now() + Duration::from_secs(60);
-    loop {
-        if let Some(answer) = ready() {
-            return answer;
-        }
-        assert!(Instant::now() < until, "it never came");
-        thread::sleep(Duration::from_millis(2));
-    }
 }
 
 fn red(desk: &Desk) -> TenantSession {
