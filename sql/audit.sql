@@ -1031,7 +1031,7 @@ CREATE PROCEDURE tenancy.maintain_audit() LANGUAGE plpgsql AS $$
 DECLARE
     run bigint;
     block bigint;
-    partition text;
+    partition pg_catalog.text;
 BEGIN
     PERFORM tenancy_internal.refuse_in_transaction('tenancy.maintain_audit()');
     COMMIT;

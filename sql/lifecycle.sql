@@ -520,20 +520,30 @@ BEGIN
     RETURN u;
 END $$;
 
--- Rules for DELETE would be done with all rights. Locked, so that none is made after: it needs the table for itself.
-CREATE FUNCTION tenancy_internal.refuse_rules(targets regclass[]) RETURNS void
+-- What was looked at before the first batch may have changed: rules for DELETE would be done with all rights, and what refers to the
+-- tables and is not protected would go along. Locked, so that neither is made after.
+CREATE FUNCTION tenancy_internal.refuse_new_obstacles(targets regclass[]) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     target regclass;
-    rule record;
+    obstacle record;
 BEGIN
     FOREACH target IN ARRAY targets LOOP
         EXECUTE format('LOCK TABLE %s IN ROW EXCLUSIVE MODE', target);
     END LOOP;
-    SELECT w.rulename, w.ev_class::regclass AS relation INTO rule FROM pg_rewrite w WHERE w.ev_class = ANY (targets) LIMIT 1;
+    SELECT w.rulename, w.ev_class::regclass AS relation INTO obstacle FROM pg_rewrite w WHERE w.ev_class = ANY (targets) LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION 'table % has got the rule "%"', rule.relation, rule.rulename
+        RAISE EXCEPTION 'table % has rewrite rule "%"', obstacle.relation, obstacle.rulename
             USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'Drop the rule and call the same again; it goes on from here.';
+    END IF;
+    SELECT f.conname, f.conrelid::regclass AS relation, f.confrelid::regclass AS parent INTO obstacle FROM pg_constraint f
+     WHERE f.contype = 'f' AND f.confrelid = ANY (targets) AND f.confdeltype NOT IN ('a', 'r')
+       AND NOT EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = f.conrelid) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'table % is not protected, and its foreign key "%" would take rows along with those of %', obstacle.relation, obstacle.conname, obstacle.parent
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  HINT = format('Protect it with tenancy.protect_table(%L), or drop the foreign key, and call the same again; it goes on from here.',
+                                obstacle.relation::text);
     END IF;
 END $$;
 
@@ -569,7 +579,7 @@ BEGIN
         RETURN true;
     END IF;
     IF part.how <> 'drop' THEN
-        PERFORM tenancy_internal.refuse_rules(ARRAY(
+        PERFORM tenancy_internal.refuse_new_obstacles(ARRAY(
             SELECT q.relation FROM tenancy_internal.purge_parts q WHERE q.purge = u.id AND q.step = part.step AND NOT q.is_done));
     END IF;
     IF part.how = 'together' THEN
@@ -851,7 +861,7 @@ REVOKE ALL ON ROUTINE tenancy_internal.known_tenant(text),
     tenancy_internal.collect_batches(bigint, regclass, text, integer), tenancy_internal.delete_batch(bigint, regclass, text, bigint),
     tenancy_internal.delete_blocks(regclass, text, bigint, bigint),
     tenancy_internal.delete_circle(regclass[], tenancy.tenants), tenancy_internal.drop_tenants_partition(regclass, tenancy.tenants),
-    tenancy_internal.purge_audit(bigint), tenancy_internal.purge_at_hand(bigint), tenancy_internal.refuse_rules(regclass[]), tenancy_internal.purge_part(bigint),
+    tenancy_internal.purge_audit(bigint), tenancy_internal.purge_at_hand(bigint), tenancy_internal.refuse_new_obstacles(regclass[]), tenancy_internal.purge_part(bigint),
     tenancy_internal.rest_purge_step(bigint), tenancy_internal.await_writers(timestamptz), tenancy_internal.finish_purge(bigint, jsonb),
     tenancy_internal.begin_purge_step(text, text, boolean, integer, integer, integer, boolean),
     tenancy_internal.purge_step(bigint), tenancy_internal.finish_purge_step(bigint) FROM PUBLIC;
@@ -894,7 +904,7 @@ COMMENT ON FUNCTION tenancy_internal.delete_circle(regclass[], tenancy.tenants) 
 COMMENT ON FUNCTION tenancy_internal.drop_tenants_partition(regclass, tenancy.tenants) IS 'detaches and drops a partition';
 COMMENT ON FUNCTION tenancy_internal.purge_audit(bigint) IS 'deletes a batch of a tenant''s entries from the audit log';
 COMMENT ON FUNCTION tenancy_internal.purge_at_hand(bigint) IS 'the purge that this session is at work on';
-COMMENT ON FUNCTION tenancy_internal.refuse_rules(regclass[]) IS 'refuses tables with rules, which would be done with all rights';
+COMMENT ON FUNCTION tenancy_internal.refuse_new_obstacles(regclass[]) IS 'refuses what would be done, or go along, since a purge was planned';
 COMMENT ON FUNCTION tenancy_internal.purge_part(bigint) IS 'does the next part of a purge, or a batch of it';
 COMMENT ON FUNCTION tenancy_internal.await_writers(timestamptz) IS 'waits for transactions that are older than a purge and have written';
 COMMENT ON FUNCTION tenancy_internal.finish_purge(bigint, jsonb) IS 'counts what is left, and writes the certificate';

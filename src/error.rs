@@ -124,7 +124,9 @@ pub enum TenancyError {
     TokenLifeTime { seconds: i64, most: i64 },
     RoleBoundElsewhere { role: String, tenant: String },
     RoleNotBound { role: String },
-    StrangersFunction { function: String },
+    StrangersFunction { function: String, rights: String },
+    MutedTrigger { function: String },
+    TableHasRule { table: QualifiedName, rule: Ident },
     // isolation
     UnknownRelation { oid: u32 },
     NotATable { relation: QualifiedName, kind: &'static str },
@@ -439,10 +441,20 @@ impl TenancyError {
             E::RoleNotBound { role } => Face::new(UndefinedObject, format!("role \"{role}\" is bound to no tenant"))
                 .hint("tenancy.role_bindings lists the roles that are."),
 
-            E::StrangersFunction { function } => {
-                Face::new(InsufficientPrivilege, format!("function {function} would run with the rights of a superuser"))
+            E::StrangersFunction { function, rights } => {
+                Face::new(InsufficientPrivilege, format!("function {function} would run with the rights of {rights}"))
                     .detail("An index, a cast, a domain or a trigger of the table calls it, and its owner is no superuser.")
                     .hint("Drop what calls it, or have a superuser look at it and own it: ALTER FUNCTION ... OWNER TO ...")
+            }
+            E::MutedTrigger { function } => {
+                Face::new(NotInPrerequisiteState, format!("trigger function {function} would run for a row of a partition"))
+                    .detail("No trigger of users' tables fires in this work, and this one cannot be left out.")
+                    .hint("Drop the trigger, or disable it with ALTER TABLE ... DISABLE TRIGGER, and call the same again.")
+            }
+            E::TableHasRule { table, rule } => {
+                Face::new(NotInPrerequisiteState, format!("table {table} has rewrite rule {rule}"))
+                    .detail("What the rule does would be done with the rights of the table's owner, for all tenants.")
+                    .hint("Drop the rule, and call the same again.")
             }
             E::UnknownRelation { oid } => Face::new(UndefinedObject, format!("relation with OID {oid} does not exist"))
                 .hint("Give the name of an existing table."),
@@ -924,8 +936,8 @@ mod tests {
             TenancyError::SecondTenant { first: "red".into(), second: "blue".into() },
             TenancyError::UnknownTenant { tenant: "red".into() },
             TenancyError::NoTenantColumn { table: table.clone(), column: column.clone() },
-            TenancyError::RowsWithoutTenant { table: table.clone(), column, rows: 1 },
-            TenancyError::NotProtected { table },
+            TenancyError::RowsWithoutTenant { table: table.clone(), column: column.clone(), rows: 1 },
+            TenancyError::NotProtected { table: table.clone() },
             TenancyError::UnsignedTenant { tenant: "red".into() },
             TenancyError::ForbiddenOptions,
             TenancyError::BoundRole { bound: "red".into(), second: "blue".into() },
@@ -943,7 +955,9 @@ mod tests {
             TenancyError::TokenLifeTime { seconds: 0, most: 0 },
             TenancyError::RoleBoundElsewhere { role: "app".into(), tenant: "red".into() },
             TenancyError::RoleNotBound { role: "app".into() },
-            TenancyError::StrangersFunction { function: "f".into() },
+            TenancyError::StrangersFunction { function: "f".into(), rights: "a superuser".into() },
+            TenancyError::MutedTrigger { function: "f".into() },
+            TenancyError::TableHasRule { table: table.clone(), rule: column.clone() },
         ];
         for refusal in refusals {
             let face = refusal.face();

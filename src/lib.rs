@@ -41,6 +41,7 @@ pub extern "C-unwind" fn _PG_init() {
     pg::turn::watch();
     pg::strangers::watch();
     pg::planner::install();
+    pg::nesting::install();
     if pg::session::is_shared_preload() {
         pg::violations::share();
         pg::hooks::install(fence::RULES);

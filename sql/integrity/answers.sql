@@ -285,7 +285,9 @@ BEGIN
     END IF;
     -- the rows of the tenant, where they may be counted
     IF known.id IS NOT NULL THEN
+        PERFORM tenancy_internal.refuse_strangers(true);
         RETURN QUERY SELECT d.* FROM tenancy_internal.diagnose_rows(tables, known) d;
+        PERFORM tenancy_internal.refuse_strangers(false);
     END IF;
 END $$;
 

@@ -113,6 +113,89 @@ BEGIN
     PERFORM tenancy_internal.refuse_strangers(false);
 END $$;
 
+-- Refuses who has no right of his own to what a repair does to rows of a table.
+CREATE FUNCTION tenancy_internal.assert_changeable(target regclass, action text) RETURNS void
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    needed text := CASE WHEN action IN ('delete', 'quarantine') THEN 'DELETE' ELSE 'UPDATE' END;
+BEGIN
+    IF NOT has_table_privilege(target, needed) THEN
+        RAISE EXCEPTION 'role "%" has no % on %', current_user, needed, target
+            USING ERRCODE = 'insufficient_privilege', HINT = format('GRANT %s ON %s TO %I, or do it as the owner of the table.', needed, target, current_user);
+    END IF;
+END $$;
+
+-- The columns of a foreign key that a repair changes. The tenant of a row stays. With MATCH FULL nothing of the key may.
+CREATE FUNCTION tenancy_internal.repaired_columns(target regclass, key name[], is_full boolean, action text, reassign_to jsonb) RETURNS name[]
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    tenant_column name := (SELECT p.tenant_column FROM tenancy.protected_tables p WHERE p.relation = target);
+    changed name[];
+    stuck name;
+BEGIN
+    IF action = 'null' THEN
+        changed := ARRAY(SELECT n FROM unnest(key) n WHERE n IS DISTINCT FROM tenant_column OR is_full);
+        SELECT a.attname INTO stuck FROM pg_attribute a
+         WHERE a.attrelid = target AND a.attname = ANY (changed) AND a.attnotnull AND (is_full OR NOT EXISTS (
+               SELECT FROM pg_attribute b WHERE b.attrelid = target AND b.attname = ANY (changed) AND NOT b.attnotnull));
+        IF FOUND OR cardinality(changed) = 0 THEN
+            RAISE EXCEPTION 'column "%" of % cannot be null', COALESCE(stuck, tenant_column), target
+                USING ERRCODE = 'not_null_violation', HINT = 'Choose another action, or ALTER TABLE ... DROP NOT NULL first.';
+        END IF;
+        RETURN ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = target AND a.attname = ANY (changed) AND NOT a.attnotnull);
+    ELSIF action = 'reassign' THEN
+        changed := ARRAY(SELECT n FROM unnest(key) n WHERE n IS DISTINCT FROM tenant_column);
+        IF NOT reassign_to ?& changed::text[] OR (SELECT count(*) FROM jsonb_object_keys(reassign_to)) <> cardinality(changed)
+           OR cardinality(changed) = 0 THEN
+            RAISE EXCEPTION 'reassign_to must name %', COALESCE(NULLIF(array_to_string(changed, ', '), ''), 'nothing: the key is the tenant alone')
+                USING ERRCODE = 'invalid_parameter_value', HINT = 'Name each column of the foreign key but the tenant''s, which stays.';
+        END IF;
+        RETURN changed;
+    END IF;
+    RETURN '{}';
+END $$;
+
+-- What finds and locks the orphans in a span of blocks of a table or a partition of it, and what changes those at these places. The first
+-- is for who may look at the parent too, the second for the table's owner.
+CREATE FUNCTION tenancy_internal.repair_statements(
+    target regclass, part regclass, constraint_name text, action text, reassign_to jsonb, from_block bigint, to_block bigint
+) RETURNS TABLE (find text, change text, parent regclass)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    r record;
+    place text;
+    tenant_column name := (SELECT p.tenant_column FROM tenancy.protected_tables p WHERE p.relation = target);
+BEGIN
+    SELECT d.* INTO r FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d
+     WHERE d.constraint_name = repair_statements.constraint_name;
+    IF NOT FOUND OR action NOT IN ('delete', 'null', 'quarantine', 'reassign')
+       OR part NOT IN (SELECT f.relation FROM tenancy_internal.table_family(target) AS f(relation)) THEN
+        RAISE EXCEPTION '% has no such foreign key, or no such partition, any more', target
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'What was repaired before stays so; look at tenancy.fk_verify().';
+    END IF;
+    parent := r.parent;
+    SELECT format('%I.%I', n.nspname, c.relname) INTO place FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = part;
+    find := format('SELECT array_agg(d.ctid)::text FROM (SELECT c.ctid FROM ONLY %s AS c
+                     WHERE c.ctid >= %L::tid AND c.ctid < %L::tid AND %s FOR UPDATE OF c) AS d', place,
+                   format('(%s,0)', from_block), format('(%s,0)', to_block), (tenancy_internal.orphan_condition(r)).condition);
+    change := CASE WHEN action IN ('delete', 'quarantine')
+        THEN format('DELETE FROM ONLY %s AS c WHERE c.ctid = ANY ($1::text::tid[])', place)
+        ELSE format('UPDATE ONLY %s AS c SET %s WHERE c.ctid = ANY ($1::text::tid[])', place,
+                (SELECT string_agg(CASE WHEN action = 'null' THEN format('%I = NULL', n)
+                                        ELSE format('%I = %L::%s', n, reassign_to ->> n, (
+                                            SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
+                                             WHERE a.attrelid = target AND a.attname = n)) END, ', ')
+                   FROM unnest(tenancy_internal.repaired_columns(target, r.columns, r.is_full, action, reassign_to)) n)) END;
+    -- Columns that are computed are not kept. Row by row out and in: what is not kept is not deleted.
+    change := CASE WHEN action = 'quarantine'
+        THEN format('WITH gone AS (%s RETURNING c.*)
+                     SELECT jsonb_build_object(''changed'', count(*), ''rows'', jsonb_agg(jsonb_build_array(%s, to_jsonb(s))))::text
+                       FROM gone AS c CROSS JOIN LATERAL (SELECT %s) AS s', change,
+                    COALESCE('c.' || quote_ident(tenant_column) || '::text', 'NULL'), tenancy_internal.kept_columns(part))
+        ELSE format('WITH gone AS (%s RETURNING 1) SELECT jsonb_build_object(''changed'', count(*))::text FROM gone', change) END;
+    RETURN NEXT;
+END $$;
+
 -- Judges what repair_orphans is asked for, and gives the work that its steps do; NULL for a dry run, which says what it would be.
 CREATE FUNCTION tenancy_internal.plan_repair_step(
     target regclass, constraint_name text, action text, dry_run boolean, batch_size integer, reassign_to jsonb
@@ -123,9 +206,7 @@ DECLARE
     r record;
     o record;
     changed name[];
-    stuck name;
     orphans bigint;
-    tenant_column name := (SELECT p.tenant_column FROM tenancy.protected_tables p WHERE p.relation = target);
 BEGIN
     IF target IS NULL OR constraint_name IS NULL OR dry_run IS NULL THEN
         RAISE EXCEPTION '% must not be null', CASE WHEN target IS NULL THEN 'target' WHEN constraint_name IS NULL THEN 'constraint_name' ELSE 'dry_run' END
@@ -146,25 +227,8 @@ BEGIN
             USING ERRCODE = 'undefined_object', HINT = 'SELECT * FROM tenancy.fk_verify() lists them.';
     END IF;
     PERFORM tenancy_internal.assert_readable(target), tenancy_internal.assert_readable(r.parent);
-    -- The tenant of a row stays. With MATCH FULL nothing of the key may.
-    changed := ARRAY(SELECT n FROM unnest(r.columns) n WHERE n IS DISTINCT FROM tenant_column OR r.is_full);
-    IF action = 'null' THEN
-        SELECT a.attname INTO stuck FROM pg_attribute a
-         WHERE a.attrelid = target AND a.attname = ANY (changed) AND a.attnotnull AND (r.is_full OR NOT EXISTS (
-               SELECT FROM pg_attribute b WHERE b.attrelid = target AND b.attname = ANY (changed) AND NOT b.attnotnull));
-        IF FOUND OR cardinality(changed) = 0 THEN
-            RAISE EXCEPTION 'column "%" of % cannot be null', COALESCE(stuck, tenant_column), target
-                USING ERRCODE = 'not_null_violation', HINT = 'Choose another action, or ALTER TABLE ... DROP NOT NULL first.';
-        END IF;
-        changed := ARRAY(SELECT a.attname FROM pg_attribute a WHERE a.attrelid = target AND a.attname = ANY (changed) AND NOT a.attnotnull);
-    ELSIF action = 'reassign' THEN
-        changed := ARRAY(SELECT n FROM unnest(r.columns) n WHERE n IS DISTINCT FROM tenant_column);
-        IF NOT reassign_to ?& changed::text[] OR (SELECT count(*) FROM jsonb_object_keys(reassign_to)) <> cardinality(changed)
-           OR cardinality(changed) = 0 THEN
-            RAISE EXCEPTION 'reassign_to must name %', COALESCE(NULLIF(array_to_string(changed, ', '), ''), 'nothing: the key is the tenant alone')
-                USING ERRCODE = 'invalid_parameter_value', HINT = 'Name each column of the foreign key but the tenant''s, which stays.';
-        END IF;
-    END IF;
+    PERFORM tenancy_internal.assert_changeable(target, action);
+    changed := tenancy_internal.repaired_columns(target, r.columns, r.is_full, action, reassign_to);
     IF dry_run THEN
         o := tenancy_internal.orphan_condition(r);
         PERFORM tenancy_internal.refuse_strangers(true);
@@ -177,7 +241,7 @@ BEGIN
         RETURN NULL;
     END IF;
     RETURN jsonb_build_object('target', target::oid::bigint, 'constraint', constraint_name, 'action', action, 'batch', batch_size,
-        'changed', to_jsonb(changed), 'reassign', reassign_to, 'tenant_column', tenant_column, 'done', 0, 'part', 0, 'block', 0,
+        'reassign', reassign_to, 'done', 0, 'part', 0, 'block', 0,
         'parts', (SELECT jsonb_agg(f.relation::bigint ORDER BY f.place)
                     FROM tenancy_internal.table_family(target) WITH ORDINALITY AS f(relation, place) JOIN pg_class c ON c.oid = f.relation
                    WHERE c.relkind = 'r' AND (f.relation = target OR c.relispartition)));
@@ -191,16 +255,8 @@ DECLARE
     part oid := (work -> 'parts' ->> (work ->> 'part')::int)::oid;
     block bigint := (work ->> 'block')::bigint;
     r record;
-    o record;
-    blocks bigint;
     step bigint;
-    place text;
-    where_ text;
-    places text;
-    statement text;
     answer jsonb;
-    changed bigint;
-    is_superuser boolean := (SELECT u.rolsuper FROM pg_roles u WHERE u.rolname = current_user);
 BEGIN
     SELECT d.* INTO r FROM tenancy_internal.describe_references(ARRAY[target::oid], '{}') d WHERE d.constraint_name = work ->> 'constraint';
     IF NOT FOUND THEN
@@ -219,48 +275,15 @@ BEGIN
                                  CASE WHEN NOT r.is_validated THEN ', and validated' END);
         RETURN NULL;
     END IF;
-    PERFORM tenancy_internal.assert_readable(target), tenancy_internal.assert_readable(r.parent);
-    o := tenancy_internal.orphan_condition(r);
-    SELECT format('%I.%I', n.nspname, c.relname),
-           -- As many blocks as hold a batch of rows; 100 rows a block where nothing is known.
-           greatest(1, (work ->> 'batch')::bigint * greatest(c.relpages, 1) / CASE WHEN c.reltuples > 0 THEN greatest(c.reltuples, 1) ELSE 100 END)::bigint
-      INTO place, step
-      FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = part;
-    blocks := pg_relation_size(part) / current_setting('block_size')::bigint;
-    where_ := format('c.ctid >= %L::tid AND c.ctid < %L::tid AND %s', format('(%s,0)', block), format('(%s,0)', block + step), o.condition);
-    -- What triggers the owner of the table made, and what else calls his code, is not to have a superuser's rights: such a one
-    -- looks for the rows, and the owner changes them.
-    IF is_superuser THEN
-        PERFORM tenancy_internal.refuse_strangers(true);
-        EXECUTE format('SELECT array_agg(d.ctid)::text FROM (SELECT c.ctid FROM ONLY %s AS c WHERE %s FOR UPDATE) AS d', place, where_) INTO places;
-        PERFORM tenancy_internal.refuse_strangers(false);
-        where_ := format('c.ctid = ANY (%L::text::tid[])', COALESCE(places, '{}'));
-    END IF;
-    statement := CASE WHEN work ->> 'action' IN ('delete', 'quarantine') THEN format('DELETE FROM ONLY %s AS c WHERE %s', place, where_)
-        ELSE format('UPDATE ONLY %s AS c SET %s WHERE %s', place,
-                (SELECT string_agg(CASE WHEN work ->> 'action' = 'null' THEN format('%I = NULL', n)
-                                        ELSE format('%I = %L::%s', n, work -> 'reassign' ->> n, (
-                                            SELECT format_type(a.atttypid, a.atttypmod) FROM pg_attribute a
-                                             WHERE a.attrelid = target AND a.attname = n)) END, ', ')
-                   FROM jsonb_array_elements_text(work -> 'changed') n), where_) END;
-    -- Columns that are computed are not kept. Row by row out and in: what is not kept is not deleted.
-    statement := CASE WHEN work ->> 'action' = 'quarantine'
-        THEN format('WITH gone AS (%s RETURNING c.*)
-                     SELECT jsonb_build_object(''changed'', count(*), ''rows'', jsonb_agg(jsonb_build_array(%s, to_jsonb(s))))::text
-                       FROM gone AS c CROSS JOIN LATERAL (SELECT %s) AS s', statement,
-                    COALESCE('c.' || quote_ident(work ->> 'tenant_column') || '::text', 'NULL'), tenancy_internal.kept_columns(part))
-        ELSE format('WITH gone AS (%s RETURNING 1) SELECT jsonb_build_object(''changed'', count(*))::text FROM gone', statement) END;
-    IF is_superuser THEN
-        answer := tenancy_internal.change_as_owner(part, statement);
-    ELSE
-        EXECUTE statement INTO answer;
-    END IF;
-    changed := answer -> 'changed';
+    -- As many blocks as hold a batch of rows; 100 rows a block where nothing is known.
+    SELECT greatest(1, (work ->> 'batch')::bigint * greatest(c.relpages, 1) / CASE WHEN c.reltuples > 0 THEN greatest(c.reltuples, 1) ELSE 100 END)::bigint
+      INTO step FROM pg_class c WHERE c.oid = part;
+    answer := tenancy_internal.repair_rows(target, part, work ->> 'constraint', work ->> 'action', NULLIF(work -> 'reassign', 'null'), block, block + step);
     INSERT INTO tenancy.quarantined_rows (relation, table_name, constraint_name, tenant, row, reason)
     SELECT target, target::text, r.constraint_name, g ->> 0, g -> 1, format('no row of %s for foreign key %s', r.parent::regclass, r.constraint_name)
       FROM jsonb_array_elements(NULLIF(answer -> 'rows', 'null')) AS g;
-    RETURN work || jsonb_build_object('done', (work ->> 'done')::bigint + changed)
-        || CASE WHEN block + step < blocks THEN jsonb_build_object('block', block + step)
+    RETURN work || jsonb_build_object('done', (work ->> 'done')::bigint + (answer ->> 'changed')::bigint)
+        || CASE WHEN block + step < pg_relation_size(part) / current_setting('block_size')::bigint THEN jsonb_build_object('block', block + step)
                 ELSE jsonb_build_object('part', (work ->> 'part')::int + 1, 'block', 0) END;
 END $$;
 
@@ -280,7 +303,7 @@ CREATE PROCEDURE tenancy.repair_orphans(
 )
 LANGUAGE plpgsql AS $$
 DECLARE
-    work jsonb := tenancy_internal.plan_repair_step(target, constraint_name, action, dry_run, batch_size, reassign_to);
+    work pg_catalog.jsonb := tenancy_internal.plan_repair_step(target, constraint_name, action, dry_run, batch_size, reassign_to);
 BEGIN
     IF work IS NOT NULL THEN
         PERFORM tenancy_internal.refuse_in_transaction('tenancy.repair_orphans(...)');
@@ -291,12 +314,11 @@ BEGIN
     END LOOP;
 END $$;
 
--- Puts a row back as it was. Its parent must be there by now.
+-- Puts a row back as it was, with the rights of the table's owner, for whom the caller may act. Its parent must be there by now.
 CREATE FUNCTION tenancy.restore_quarantined(id bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     q tenancy.quarantined_rows;
-    columns text;
 BEGIN
     DELETE FROM tenancy.quarantined_rows r WHERE r.id = restore_quarantined.id RETURNING r.* INTO q;
     IF NOT FOUND THEN
@@ -306,14 +328,20 @@ BEGIN
         RAISE EXCEPTION 'table % is gone', q.table_name
             USING ERRCODE = 'undefined_table', HINT = 'What the row was stands in tenancy.quarantined_rows.';
     END IF;
-    SELECT string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum) INTO columns
-      FROM pg_attribute a
-     WHERE a.attrelid = q.relation AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND q.row ? a.attname;
-    EXECUTE format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM jsonb_populate_record(NULL::%1$s, $1)', q.relation, columns)
-      USING q.row;
+    PERFORM tenancy_internal.put_row_back(q.relation, q.row);
 END $$;
 
-REVOKE ALL ON FUNCTION tenancy_internal.change_as_owner(regclass, text) FROM PUBLIC;
+-- What puts a row back that is given as its first parameter.
+CREATE FUNCTION tenancy_internal.restoring_statement(target regclass, given jsonb) RETURNS text
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT format('INSERT INTO %1$s (%2$s) OVERRIDING SYSTEM VALUE SELECT %2$s FROM jsonb_populate_record(NULL::%1$s, $1)', target,
+                  string_agg(quote_ident(a.attname), ', ' ORDER BY a.attnum))
+      FROM pg_attribute a
+     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND given ? a.attname
+$$;
+
+REVOKE ALL ON FUNCTION tenancy_internal.repair_statements(regclass, regclass, text, text, jsonb, bigint, bigint),
+    tenancy_internal.restoring_statement(regclass, jsonb) FROM PUBLIC;
 
 COMMENT ON TABLE tenancy.quarantined_rows IS
     'rows that tenancy.repair_orphans took out of their table, for who may act for its owner; tenancy.restore_quarantined puts one back';
@@ -327,7 +355,12 @@ COMMENT ON PROCEDURE tenancy.repair_orphans(regclass, text, text, boolean, integ
 COMMENT ON FUNCTION tenancy.restore_quarantined(bigint) IS 'puts a quarantined row back into its table';
 COMMENT ON FUNCTION tenancy_internal.orphan_condition(record) IS 'where to look for the orphans of a foreign key, and how to tell them';
 COMMENT ON FUNCTION tenancy_internal.assert_readable(regclass) IS 'refuses who cannot see all rows of a table';
-COMMENT ON FUNCTION tenancy_internal.change_as_owner(regclass, text) IS 'changes rows of a table as its owner, for a superuser';
+COMMENT ON FUNCTION tenancy_internal.assert_changeable(regclass, text) IS 'refuses who has no right to what a repair does';
+COMMENT ON FUNCTION tenancy_internal.repaired_columns(regclass, name[], boolean, text, jsonb) IS 'the columns of a foreign key that a repair changes';
+COMMENT ON FUNCTION tenancy_internal.repair_statements(regclass, regclass, text, text, jsonb, bigint, bigint) IS 'what finds orphans, and what changes them';
+COMMENT ON FUNCTION tenancy_internal.repair_rows(regclass, regclass, text, text, jsonb, bigint, bigint) IS 'repairs the orphans in a span of blocks, as the owner of the table';
+COMMENT ON FUNCTION tenancy_internal.restoring_statement(regclass, jsonb) IS 'what puts a quarantined row back';
+COMMENT ON FUNCTION tenancy_internal.put_row_back(regclass, jsonb) IS 'puts a quarantined row back, as the owner of the table';
 COMMENT ON FUNCTION tenancy_internal.kept_columns(oid) IS 'the columns that a row of a table consists of';
 COMMENT ON FUNCTION tenancy_internal.plan_repair_step(regclass, text, text, boolean, integer, jsonb) IS
     'a step of repair_orphans: judges what it is asked for, and plans it';

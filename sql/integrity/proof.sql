@@ -641,6 +641,7 @@ BEGIN
         RAISE EXCEPTION 'role % does not exist', role::oid
             USING ERRCODE = 'undefined_object', HINT = 'Leave it out to try all roles of applications.';
     END IF;
+    PERFORM tenancy_internal.refuse_strangers(true);
     FOR s IN
         SELECT p.relation::oid AS target, b.tenant_id AS bound, array_agg(r.oid) AS roles
           FROM tenancy.protected_tables p
@@ -654,6 +655,7 @@ BEGIN
     LOOP
         RETURN QUERY SELECT * FROM tenancy_internal.prove_table(s.target, s.roles, s.bound, path);
     END LOOP;
+    PERFORM tenancy_internal.refuse_strangers(false);
     -- Another tenant's context was the last one.
     IF former IS NULL THEN
         PERFORM tenancy_internal.leave_tenant_step();
@@ -672,24 +674,24 @@ $$;
 CREATE FUNCTION tenancy.assert_isolation(target regclass DEFAULT NULL, role regrole DEFAULT NULL) RETURNS void
 LANGUAGE plpgsql AS $$
 DECLARE
-    failed text;
-    silent text;
+    failed pg_catalog.text;
+    silent pg_catalog.text;
     tables bigint;
 BEGIN
-    SELECT pg_catalog.string_agg(f.failed, E'\n' ORDER BY f.relation::text),
-           pg_catalog.string_agg(f.silent, E'\n' ORDER BY f.relation::text), pg_catalog.count(*)
+    SELECT pg_catalog.string_agg(f.failed, E'\n' ORDER BY f.relation::pg_catalog.text),
+           pg_catalog.string_agg(f.silent, E'\n' ORDER BY f.relation::pg_catalog.text), pg_catalog.count(*)
       INTO failed, silent, tables
       FROM (SELECT p.relation,
                    pg_catalog.string_agg(pg_catalog.format('%s as %s: %s %s gives %s, not %s', p.relation, p.as_role, p.command,
                        p.probe, p.got, p.expected), E'\n') FILTER (WHERE NOT p.ok) AS failed,
-                   CASE WHEN pg_catalog.bool_or(p.ok IS NULL) AND NOT pg_catalog.bool_or(COALESCE(p.ok AND p.expected <> 'no privilege', false))
+                   CASE WHEN pg_catalog.bool_or(p.ok IS NULL) AND NOT pg_catalog.bool_or(COALESCE(p.ok AND p.expected OPERATOR(pg_catalog.<>) 'no privilege', false))
                         THEN pg_catalog.format('%s: %s', p.relation, pg_catalog.min(p.got) FILTER (WHERE p.ok IS NULL)) END AS silent
               FROM tenancy.prove_isolation(assert_isolation.target, assert_isolation.role) p GROUP BY p.relation) AS f;
     IF failed IS NOT NULL THEN
         RAISE EXCEPTION 'tenants are not isolated'
             USING ERRCODE = 'check_violation', DETAIL = failed,
                   HINT = 'tenancy.check_integrity() says what is open and what closes it.';
-    ELSIF tables = 0 THEN
+    ELSIF tables OPERATOR(pg_catalog.=) 0 THEN
         RAISE EXCEPTION 'nothing was proven: there is no protected table, or no role of an application'
             USING ERRCODE = 'check_violation', HINT = 'Call tenancy.protect_table(...) and tenancy.grant_usage(...) first.';
     ELSIF silent IS NOT NULL THEN

@@ -270,12 +270,12 @@ $$;
 -- A procedure that commits has no SET clause and is no SECURITY DEFINER: it calls steps, and names everything in full.
 CREATE PROCEDURE tenancy.maintain(max_seconds integer DEFAULT NULL) LANGUAGE plpgsql AS $$
 DECLARE
-    stop_at timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => max_seconds);
+    stop_at timestamp with time zone := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => max_seconds);
     job bigint;
     run bigint;
     place integer := 0;
-    part text;
-    state jsonb;
+    part pg_catalog.text;
+    state pg_catalog.jsonb;
     is_late boolean := false;
 BEGIN
     PERFORM tenancy_internal.refuse_in_transaction('tenancy.maintain()');
@@ -286,7 +286,7 @@ BEGIN
     WHILE NOT is_late LOOP
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-        place := place + 1;
+        place := place OPERATOR(pg_catalog.+) 1;
         part := tenancy_internal.open_maintenance_step(run, place);
         EXIT WHEN part IS NULL;
         state := '{}';
@@ -295,7 +295,7 @@ BEGIN
             SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
             state := tenancy_internal.do_maintenance_step(job, part, state);
             EXIT WHEN state OPERATOR(pg_catalog.?) 'over';
-            is_late := COALESCE(pg_catalog.clock_timestamp() >= stop_at, false);
+            is_late := COALESCE(pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) stop_at, false);
             EXIT WHEN is_late;
         END LOOP;
         COMMIT;

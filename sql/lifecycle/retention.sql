@@ -281,9 +281,9 @@ END $$;
 -- A procedure that commits has no SET clause and is no SECURITY DEFINER: it calls steps, and names everything in full.
 CREATE PROCEDURE tenancy.run_retention(max_seconds integer DEFAULT NULL, batch_size integer DEFAULT 10000) LANGUAGE plpgsql AS $$
 DECLARE
-    stop_at timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => max_seconds);
+    stop_at timestamp with time zone := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => max_seconds);
     job bigint;
-    state text := 'done';
+    state pg_catalog.text := 'done';
 BEGIN
     PERFORM tenancy_internal.refuse_in_transaction('tenancy.run_retention()');
     COMMIT;
@@ -293,7 +293,7 @@ BEGIN
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         EXIT WHEN NOT tenancy_internal.expire_step(job, batch_size);
-        IF pg_catalog.clock_timestamp() >= stop_at THEN
+        IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) stop_at THEN
             state := 'stopped';
             EXIT;
         END IF;
@@ -388,10 +388,10 @@ END $$;
 
 CREATE PROCEDURE tenancy.purge_deleted(max_seconds integer DEFAULT NULL, batch_size integer DEFAULT 10000) LANGUAGE plpgsql AS $$
 DECLARE
-    stop_at timestamptz := pg_catalog.clock_timestamp() + pg_catalog.make_interval(secs => max_seconds);
+    stop_at timestamp with time zone := pg_catalog.clock_timestamp() OPERATOR(pg_catalog.+) pg_catalog.make_interval(secs => max_seconds);
     job bigint;
-    ending text := 'done';
-    state jsonb := '{}';
+    ending pg_catalog.text := 'done';
+    state pg_catalog.jsonb := '{}';
 BEGIN
     PERFORM tenancy_internal.refuse_in_transaction('tenancy.purge_deleted()');
     COMMIT;
@@ -401,7 +401,7 @@ BEGIN
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
         EXIT WHEN NOT tenancy_internal.expire_step(job, batch_size);
-        IF pg_catalog.clock_timestamp() >= stop_at THEN
+        IF pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) stop_at THEN
             ending := 'stopped';
             EXIT;
         END IF;
@@ -412,7 +412,7 @@ BEGIN
     LOOP
         COMMIT;
         SET TRANSACTION ISOLATION LEVEL READ COMMITTED;
-        EXIT WHEN pg_catalog.clock_timestamp() >= stop_at;
+        EXIT WHEN pg_catalog.clock_timestamp() OPERATOR(pg_catalog.>=) stop_at;
         state := tenancy_internal.purge_due_step(state, batch_size);
         EXIT WHEN state OPERATOR(pg_catalog.?) 'over';
     END LOOP;

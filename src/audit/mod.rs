@@ -41,7 +41,7 @@ pgrx::extension_sql_file!(
 #[pgrx::pg_schema]
 mod tenancy {
     use super::{history, store};
-    use crate::pg::{Oid, given};
+    use crate::pg::{Oid, given, on_table, strangers};
     use pgrx::datum::TimestampWithTimeZone;
     use pgrx::{AnyElement, pg_sys::panic::ErrorReport, prelude::*};
 
@@ -67,7 +67,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     ) -> Result<(), ErrorReport> {
         let request =
             store::request(ignore_columns, redact_columns, row_images, skip_unchanged, tenant_column, allow_unscoped)?;
-        Ok(store::audit(given("target", target)?, &request)?)
+        Ok(on_table(target, |target| store::audit(target, &request))?)
     }
 
     /// The steps `audit_table` would take with the same arguments; changes nothing.
@@ -101,7 +101,7 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     > {
         let request =
             store::request(ignore_columns, redact_columns, row_images, skip_unchanged, tenant_column, allow_unscoped)?;
-        let steps = store::plan_audit(given("target", target)?, &request)?;
+        let steps = on_table(target, |target| store::plan_audit(target, &request))?;
         Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
             let statement = step.statement().to_string();
             (number, step.action(), statement, step.lock(), step.reason())
@@ -113,7 +113,7 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.unaudit_table(target regclass) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn unaudit_table(target: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(store::unaudit(given("target", target)?)?)
+        Ok(on_table(target, store::unaudit)?)
     }
 
     /// Writes an event of the application to the log, in this transaction; gives the entry's id. 55000 without a tenant,
@@ -162,7 +162,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         >,
         ErrorReport,
     > {
-        let versions = history::row_history(given("target", target)?, given("key", key)?)?;
+        let key = given("key", key)?;
+        let versions = on_table(target, |target| history::row_history(target, key))?;
         Ok(TableIterator::new(versions.into_iter().map(|v| {
             (v.id, v.occurred_at, v.action, v.row_key, v.changed, v.old, v.new, v.actor, v.session_role, v.transaction)
         })))
@@ -177,7 +178,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         key: Option<AnyElement>,
         at: Option<TimestampWithTimeZone>,
     ) -> Result<Option<AnyElement>, ErrorReport> {
-        Ok(history::row_as_of(given("target", target)?, given("key", key)?, given("at", at)?)?)
+        let (key, at) = (given("key", key)?, given("at", at)?);
+        Ok(on_table(target, |target| history::row_as_of(target, key, at))?)
     }
 
     /// What was done for a tenant since a time, newest first. 42501 for another tenant than one's own.
@@ -238,7 +240,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         >,
         ErrorReport,
     > {
-        let undone = history::revert(given("transaction_id", transaction_id)?, given("dry_run", dry_run)?)?;
+        let (transaction, dry_run) = (given("transaction_id", transaction_id)?, given("dry_run", dry_run)?);
+        let undone = strangers::at_door(|| history::revert(transaction, dry_run))?;
         let rows = undone.into_iter().map(|u| (u.entry, u.table_name, u.row_key, u.action, u.outcome));
         Ok(TableIterator::new(rows))
     }

@@ -19,6 +19,7 @@ pub enum RowsError {
     NotSoftDeleted { table: QualifiedName },
     DeletedRows { table: QualifiedName },
     DeletedRowsHidden { role: String },
+    CannotKeep { table: QualifiedName },
     NoDeletedRow { table: QualifiedName },
     NoKey { table: QualifiedName },
     NotAKey { table: QualifiedName, columns: Vec<String> },
@@ -78,6 +79,11 @@ impl RowsError {
             E::DeletedRows { table } => face(NotInPrerequisiteState, format!("table {table} has deleted rows"))
                 .detail("Everybody would see them again.")
                 .hint("Say deleted_rows => 'purge' to remove them for good, or 'restore' to have them again."),
+            E::CannotKeep { table } => {
+                face(FeatureNotSupported, format!("this statement cannot keep the rows that it deletes from table {table}"))
+                    .detail("It was planned before the library was loaded, or deletes and updates rows of the table at once.")
+                    .hint("Send it again, the DELETE in a statement of its own; session_preload_libraries = 'pg_tenancy' loads the library with the session.")
+            }
             E::DeletedRowsHidden { role } => {
                 face(InsufficientPrivilege, format!("role \"{role}\" may not see deleted rows"))
                     .hint("RESET tenancy.with_deleted; it is for administrators.")

@@ -24,7 +24,7 @@ pgrx::extension_sql_file!(
 pgrx::extension_sql_file!(
     "../../sql/integrity/orphans.sql",
     name = "integrity_orphans",
-    requires = ["integrity_rows", tenancy_internal::change_as_owner]
+    requires = ["integrity_rows", tenancy_internal::repair_rows, tenancy_internal::put_row_back]
 );
 pgrx::extension_sql_file!(
     "../../sql/integrity/proof.sql",
@@ -41,9 +41,9 @@ pgrx::extension_sql_file!("../../sql/integrity/answers.sql", name = "integrity_a
 #[pgrx::pg_schema]
 mod tenancy_internal {
     use super::plan::Known;
-    use super::store::{self, Plain};
-    use crate::pg::{Oid, given, guc, session, strangers};
-    use pgrx::{Uuid, pg_sys::panic::ErrorReport, prelude::*};
+    use super::store::{self, Plain, Repair};
+    use crate::pg::{Oid, given, guc, on_table, session, strangers};
+    use pgrx::{AnyElement, Uuid, pg_sys::panic::ErrorReport, prelude::*};
 
     /// Sets the tenant as if an earlier transaction had done it.
     #[pg_extern]
@@ -76,12 +76,40 @@ mod tenancy_internal {
         Ok(())
     }
 
-    /// Changes rows of a table as its owner, whom no policy binds meanwhile; gives the text that the statement gives.
+    /// Repairs the orphans of a foreign key in a span of blocks of a table, or of a partition of it: `{"changed": rows}`, with the rows
+    /// where they go to quarantine. 42501 without the right to read and change all rows of the table.
     #[pg_extern(sql = "
-CREATE FUNCTION tenancy_internal.change_as_owner(relation regclass, statement text) RETURNS text
+CREATE FUNCTION tenancy_internal.repair_rows(
+    target regclass, part regclass, constraint_name text, action text, reassign_to jsonb, from_block bigint, to_block bigint
+) RETURNS text
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
-    fn change_as_owner(relation: Option<Oid>, statement: Option<String>) -> Result<Option<String>, ErrorReport> {
-        Ok(store::change_as_owner(given("relation", relation)?, given("statement", statement)?)?)
+    fn repair_rows(
+        target: Option<Oid>,
+        part: Option<Oid>,
+        constraint_name: Option<&str>,
+        action: Option<&str>,
+        reassign_to: Option<AnyElement>,
+        from_block: Option<i64>,
+        to_block: Option<i64>,
+    ) -> Result<Option<String>, ErrorReport> {
+        let repair = Repair {
+            target: given("target", target)?,
+            part: given("part", part)?,
+            constraint: given("constraint_name", constraint_name)?,
+            action: given("action", action)?,
+            reassign_to,
+            blocks: (given("from_block", from_block)?, given("to_block", to_block)?),
+        };
+        Ok(store::repair(&repair)?)
+    }
+
+    /// Puts a row that was in quarantine back into its table.
+    #[pg_extern(sql = "
+CREATE FUNCTION tenancy_internal.put_row_back(relation regclass, given jsonb) RETURNS void
+LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+    fn put_row_back(relation: Option<Oid>, row: Option<AnyElement>) -> Result<(), ErrorReport> {
+        let row = given("row", row)?;
+        Ok(on_table(relation, |relation| store::put_row_back(relation, row))?)
     }
 
     /// Leaves the transaction as one that never had a tenant.

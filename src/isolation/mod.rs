@@ -45,7 +45,7 @@ mod tenancy {
     use super::step::Step;
     use super::store::{self, Arguments};
     use super::{keys, roles, schemas, views};
-    use crate::pg::{Oid, given, ident};
+    use crate::pg::{Oid, given, ident, on_table, strangers};
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
     /// Isolates `target` by tenant, with its partitions and inheritance children.
@@ -72,7 +72,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     ) -> Result<(), ErrorReport> {
         let arguments =
             Arguments::given(tenant_column, access, assign_existing_rows_to, foreign_keys, reference, open_policy)?;
-        Ok(store::protect(given("target", target)?, &arguments)?)
+        Ok(on_table(target, |target| store::protect(target, &arguments))?)
     }
 
     /// The steps `protect_table` would take with the same arguments; changes nothing.
@@ -107,7 +107,7 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     > {
         let arguments =
             Arguments::given(tenant_column, access, assign_existing_rows_to, foreign_keys, reference, open_policy)?;
-        let steps = store::plan_protection(given("target", target)?, &arguments)?;
+        let steps = on_table(target, |target| store::plan_protection(target, &arguments))?;
         Ok(TableIterator::new((1..).zip(steps).map(shown)))
     }
 
@@ -122,7 +122,7 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.unprotect_table(target regclass) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn unprotect_table(target: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(store::unprotect(given("target", target)?)?)
+        Ok(on_table(target, store::unprotect)?)
     }
 
     /// Protects each table of `schema` that has the tenant column, from then on each new one too, and says why others were
@@ -142,7 +142,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     > {
         let arguments = Arguments::given(tenant_column, access, None, Some("composite"), Some("policy"), Some(true))?;
         let schema = given("schema", schema)?.to_string_lossy();
-        let outcomes = schemas::protect_schema(&schema, &arguments)?;
+        let outcomes = strangers::at_door(|| schemas::protect_schema(&schema, &arguments))?;
         Ok(TableIterator::new(outcomes.into_iter().map(|o| (o.relation, o.outcome.to_owned(), o.reason))))
     }
 
@@ -154,8 +154,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.scope_unique(target regclass, constraint_name name) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn scope_unique(target: Option<Oid>, constraint_name: Option<&std::ffi::CStr>) -> Result<(), ErrorReport> {
-        let (target, name) = (given("target", target)?, ident("constraint_name", constraint_name)?);
-        Ok(keys::store::scope(target, &name)?)
+        let name = ident("constraint_name", constraint_name)?;
+        Ok(on_table(target, |target| keys::store::scope(target, &name))?)
     }
 
     /// The steps `scope_unique` would take; changes nothing.
@@ -180,8 +180,9 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         >,
         ErrorReport,
     > {
-        let (target, name) = (given("target", target)?, ident("constraint_name", constraint_name)?);
-        Ok(TableIterator::new((1..).zip(keys::store::plan_scope(target, &name)?).map(shown)))
+        let name = ident("constraint_name", constraint_name)?;
+        let steps = on_table(target, |target| keys::store::plan_scope(target, &name))?;
+        Ok(TableIterator::new((1..).zip(steps).map(shown)))
     }
 
     /// Puts a unique key back as it was before `scope_unique`. 42704 when that did not make it.
@@ -189,8 +190,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.unscope_unique(target regclass, constraint_name name) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn unscope_unique(target: Option<Oid>, constraint_name: Option<&std::ffi::CStr>) -> Result<(), ErrorReport> {
-        let (target, name) = (given("target", target)?, ident("constraint_name", constraint_name)?);
-        Ok(keys::store::unscope(target, &name)?)
+        let name = ident("constraint_name", constraint_name)?;
+        Ok(on_table(target, |target| keys::store::unscope(target, &name))?)
     }
 
     /// Protects new tables of `schema` no longer; those that are protected stay so. 42704 when it is not protected.
@@ -209,7 +210,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.tenant_view(matview regclass) RETURNS regclass
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn tenant_view(matview: Option<Oid>) -> Result<Oid, ErrorReport> {
-        Ok(views::tenant_view(given("matview", matview)?)?)
+        let matview = given("matview", matview)?;
+        Ok(strangers::at_door(|| views::tenant_view(matview))?)
     }
 
     /// Gives an application role what it needs. 42501 for a role that could get past row security, saying how.

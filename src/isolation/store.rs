@@ -7,7 +7,7 @@ use super::undo::{self, Remembered, Undo};
 use crate::error::TenancyError;
 use crate::model::policy::{self, Access};
 use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
-use crate::pg::{Oid, cache, event, given, role, spi};
+use crate::pg::{Oid, cache, event, given, role, spi, table_work};
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
 
@@ -436,11 +436,7 @@ const KEEP: &str = "keep";
 
 /// Carries a step out.
 pub fn execute(step: &Step) -> Result<(), TenancyError> {
-    match step {
-        // It fires the user's triggers, which must find what their own search_path holds.
-        Step::AssignRows { .. } => spi::with_all_rows(|| spi::own_work(|| carry_out(step))),
-        _ => spi::undisturbed(|| spi::own_work(|| carry_out(step))),
-    }
+    spi::undisturbed(|| spi::own_work(|| carry_out(step)))
 }
 
 /// Takes the step for a role that need not be an administrator. What names our functions, which such a role may not do,
@@ -478,6 +474,7 @@ fn carry_out(step: &Step) -> Result<(), TenancyError> {
             spi::notice(&format!("column {column} (uuid) added to {table}"));
             Ok(())
         }
+        (Step::AssignRows { table, .. }, Some(sql)) => table_work::change_named(table, &sql),
         (_, Some(sql)) => spi::run(&sql, &[]),
         (Step::Note { table, text }, None) => {
             spi::notice(&format!("{table}: {text}"));

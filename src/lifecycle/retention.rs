@@ -5,7 +5,7 @@ use super::rows::{self, Member};
 use super::store;
 use crate::error::{RowsError, TenancyError};
 use crate::model::{Deparsed, Ident, QualifiedName, Sql};
-use crate::pg::{Oid, given, protected, spi, tenant_key};
+use crate::pg::{Oid, given, protected, spi, table_work, tenant_key};
 use pgrx::Uuid;
 use pgrx::datum::Interval;
 
@@ -190,7 +190,6 @@ fn may_expire(relation: Oid, task: &str, root: Oid) -> Result<bool, TenancyError
 }
 
 /// Removes what is too old, or was deleted long enough ago, from a span of blocks of a relation; gives the number of rows.
-/// As the table's owner, whom no policy binds meanwhile: its triggers get no rights that they would not have.
 fn expire(relation: Oid, task: &str, from: i64, to: i64) -> Result<i64, TenancyError> {
     let sql =
         Sql::text("SELECT find, remove FROM tenancy_internal.expiry_statements($1::pg_catalog.regclass, $2, $3, $4)");
@@ -205,13 +204,8 @@ fn expire(relation: Oid, task: &str, from: i64, to: i64) -> Result<i64, TenancyE
         // It reads whatever refers to the table, and runs nothing of the user's.
         let places = store::unhindered(|| spi::write(&find, &[], |row| row.get::<String>(1)))?;
         for places in places.into_iter().flatten() {
-            // What triggers of the owner put off until the end of the transaction would run with the rights of whoever is there.
-            let removed = || {
-                let removed = spi::write(&remove, &[places.into()], |row| row.must::<i64>(1))?;
-                spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])?;
-                Ok(removed)
-            };
-            gone += spi::as_owner_of_rows(relation, removed)?.iter().sum::<i64>();
+            let removed = table_work::change(relation, &remove, &[places.into()], |row| row.must::<i64>(1))?;
+            gone += removed.iter().sum::<i64>();
         }
     }
     Ok(gone)
@@ -219,7 +213,7 @@ fn expire(relation: Oid, task: &str, from: i64, to: i64) -> Result<i64, TenancyE
 
 #[pgrx::pg_schema]
 pub(super) mod tenancy {
-    use crate::pg::{Oid, given, ident};
+    use crate::pg::{Oid, given, ident, on_table};
     use pgrx::datum::Interval;
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
@@ -242,7 +236,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         let column = ident("column_name", column_name)?;
         let tenant = super::known(tenant)?;
         let rule = super::Rule { column: &column, keep, tenant, action: given("action", action)? };
-        Ok(super::set(given("target", target)?, &rule)?)
+        Ok(on_table(target, |target| super::set(target, &rule))?)
     }
 }
 

@@ -5,7 +5,7 @@ use super::rows::{self, MOMENT, Member, Step, TEXT, Wanted, WantedTrigger};
 use super::store;
 use crate::error::{RowsError, TenancyError};
 use crate::model::{Deparsed, Ident, QualifiedName, Sql};
-use crate::pg::{Oid, deleted, protected, spi};
+use crate::pg::{Oid, deleted, protected, role, spi, table_work};
 use pgrx::AnyElement;
 use serde::Deserialize;
 
@@ -292,7 +292,7 @@ fn disable(target: Oid, fate: Option<Fate>) -> Result<(), TenancyError> {
         rows::refuse_strangers(&family)?;
         rows::lock(root)?;
         let sql = Sql::text("SELECT EXISTS (SELECT FROM ").name(&root.name).then(" WHERE deleted_at IS NOT NULL)");
-        let has_deleted = spi::as_owner_of_rows(target, || spi::write(&sql, &[], |row| row.must::<bool>(1)))?;
+        let has_deleted = store::unhindered(|| spi::write(&sql, &[], |row| row.must::<bool>(1)))?;
         if fate.is_none() && has_deleted.contains(&true) {
             return Err(RowsError::DeletedRows { table: root.name.clone() }.into());
         }
@@ -311,12 +311,7 @@ fn disable(target: Oid, fate: Option<Fate>) -> Result<(), TenancyError> {
         }
     };
     if let Some(sql) = settle {
-        // Triggers of the owner that are put off until the end of the transaction would run with the rights of whoever is there.
-        let settle = || {
-            spi::run(&sql, &[])?;
-            spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])
-        };
-        spi::with_all_rows(|| spi::as_owner_of_rows(target, settle))?;
+        table_work::change(target, &sql, &[], |_| Ok(()))?;
     }
     spi::undisturbed(|| {
         let added = recorded(target)?.unwrap_or_default();
@@ -332,7 +327,8 @@ fn disable(target: Oid, fate: Option<Fate>) -> Result<(), TenancyError> {
     })
 }
 
-/// Makes a deleted row one that is not, with the rights of the caller.
+/// Makes a deleted row one that is not. The caller finds it with his own rights, to change it too; what triggers an administrator's
+/// call would fire are left out, for they are the table's owner's.
 fn restore(target: Oid, key: AnyElement) -> Result<(), TenancyError> {
     if recorded(target)?.is_none() {
         return Err(RowsError::NotSoftDeleted { table: protected::qualified_name_of(target)? }.into());
@@ -375,7 +371,14 @@ fn restore(target: Oid, key: AnyElement) -> Result<(), TenancyError> {
             " SET deleted_at = NULL, deleted_by = NULL
                WHERE ctid OPERATOR(pg_catalog.=) $1::pg_catalog.text::pg_catalog.tid AND tableoid OPERATOR(pg_catalog.=) $2",
         );
-        found.into_iter().try_for_each(|(place, part)| spi::run(&restore, &[place.into(), part.into()]))
+        found.into_iter().try_for_each(|(place, part)| {
+            let arguments = [place.into(), part.into()];
+            if role::is_privileged(role::current()) {
+                table_work::change(target, &restore, &arguments, |_| Ok(())).map(drop)
+            } else {
+                spi::run(&restore, &arguments)
+            }
+        })
     })
 }
 
@@ -389,7 +392,7 @@ fn is_enforced(target: Oid) -> Result<bool, TenancyError> {
 
 #[pgrx::pg_schema]
 pub(super) mod tenancy {
-    use crate::pg::{Oid, given};
+    use crate::pg::{Oid, given, on_table};
     use pgrx::{AnyElement, pg_sys::panic::ErrorReport, prelude::*};
 
     /// Keeps the rows of `target`, its partitions and children that a role whom row security binds deletes, and hides them.
@@ -400,7 +403,7 @@ pub(super) mod tenancy {
 CREATE FUNCTION tenancy.enable_soft_delete(target regclass) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn enable_soft_delete(target: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(super::enable(given("target", target)?)?)
+        Ok(on_table(target, super::enable)?)
     }
 
     /// Ends what `enable_soft_delete` began. `deleted_rows` is `purge` or `restore`; 55000 where there are some and nobody
@@ -409,7 +412,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.disable_soft_delete(target regclass, deleted_rows text DEFAULT NULL) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn disable_soft_delete(target: Option<Oid>, deleted_rows: Option<&str>) -> Result<(), ErrorReport> {
-        Ok(super::disable(given("target", target)?, super::Fate::given(deleted_rows)?)?)
+        let fate = super::Fate::given(deleted_rows)?;
+        Ok(on_table(target, |target| super::disable(target, fate))?)
     }
 
     /// The steps `enable_soft_delete` would take; changes nothing.
@@ -433,7 +437,7 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         >,
         ErrorReport,
     > {
-        let steps = super::planned(given("target", target)?)?;
+        let steps = on_table(target, super::planned)?;
         Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
             (number, step.action, step.statement.map(|sql| sql.to_string()), step.lock, step.reason)
         })))
@@ -445,7 +449,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.restore_row(target regclass, key jsonb) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn restore_row(target: Option<Oid>, key: Option<AnyElement>) -> Result<(), ErrorReport> {
-        Ok(super::restore(given("target", target)?, given("key", key)?)?)
+        let key = given("key", key)?;
+        Ok(on_table(target, |target| super::restore(target, key))?)
     }
 }
 

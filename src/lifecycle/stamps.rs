@@ -102,7 +102,7 @@ fn is_enforced(target: Oid) -> Result<bool, TenancyError> {
 
 #[pgrx::pg_schema]
 pub(super) mod tenancy {
-    use crate::pg::{Oid, given};
+    use crate::pg::{Oid, given, on_table};
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
     /// Has the server write `created_at`, `updated_at`, `created_by` and `updated_by` of each row of `target`, its
@@ -113,7 +113,7 @@ pub(super) mod tenancy {
 CREATE FUNCTION tenancy.enable_stamps(target regclass) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn enable_stamps(target: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(super::enable(given("target", target)?)?)
+        Ok(on_table(target, super::enable)?)
     }
 
     /// Ends what `enable_stamps` began. The columns stay; with `drop_columns` those that it added go.
@@ -121,7 +121,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.disable_stamps(target regclass, drop_columns boolean DEFAULT false) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn disable_stamps(target: Option<Oid>, drop_columns: Option<bool>) -> Result<(), ErrorReport> {
-        Ok(super::disable(given("target", target)?, given("drop_columns", drop_columns)?)?)
+        let drop_columns = given("drop_columns", drop_columns)?;
+        Ok(on_table(target, |target| super::disable(target, drop_columns))?)
     }
 
     /// The steps `enable_stamps` would take; changes nothing.
@@ -145,7 +146,7 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         >,
         ErrorReport,
     > {
-        let steps = super::planned(given("target", target)?)?;
+        let steps = on_table(target, super::planned)?;
         Ok(TableIterator::new((1..).zip(steps).map(|(number, step)| {
             (number, step.action, step.statement.map(|sql| sql.to_string()), step.lock, step.reason)
         })))

@@ -3,7 +3,8 @@
 use super::plan::{self, Part, Table};
 use crate::error::TenancyError;
 use crate::model::{Key, Sql};
-use crate::pg::{Oid, cache, mute, spi, strangers};
+use crate::pg::mute::{self, Firing};
+use crate::pg::{Oid, cache, spi, strangers};
 use pgrx::Uuid;
 
 /// A line of `plan_purge`: a part of the plan, or what stands in its way.
@@ -108,8 +109,9 @@ pub fn begin(tenant: &Key, request: &Request<'_>) -> Result<Option<i64>, Tenancy
 /// Does the next batch; false when there are no more.
 pub fn step(purge: i64) -> Result<bool, TenancyError> {
     let sql = Sql::text("SELECT tenancy_internal.purge_part($1)");
-    let done =
-        unhindered(|| mute::with_foreign_keys_only(|| spi::write(&sql, &[purge.into()], |row| row.must::<bool>(1))))?;
+    let done = unhindered(|| {
+        mute::with_triggers(Firing::ForeignKeys, || spi::write(&sql, &[purge.into()], |row| row.must::<bool>(1)))
+    })?;
     Ok(done == [true])
 }
 

@@ -313,15 +313,35 @@ pub fn class_row(relation: pg_sys::Oid) -> Option<pg_sys::FormData_pg_class> {
 
 /// Whom a function belongs to; None for one that is gone.
 pub fn function_owner(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
-    // SAFETY: a syscache lookup; the tuple is released after the owner was copied.
+    function_row(function, |row| row.proowner)
+}
+
+/// Whether a function runs with its owner's rights.
+pub fn is_security_definer(function: pg_sys::Oid) -> bool {
+    function_row(function, |row| row.prosecdef) == Some(true)
+}
+
+/// Whether a function is one that triggers call.
+pub fn is_trigger_function(function: pg_sys::Oid) -> bool {
+    function_row(function, |row| row.prorettype) == Some(pg_sys::TRIGGEROID)
+}
+
+/// The schema of a function; None for one that is gone.
+pub fn function_schema(function: pg_sys::Oid) -> Option<pg_sys::Oid> {
+    function_row(function, |row| row.pronamespace)
+}
+
+/// Something of a function's row in `pg_proc`.
+fn function_row<T>(function: pg_sys::Oid, read: impl FnOnce(&pg_sys::FormData_pg_proc) -> T) -> Option<T> {
+    // SAFETY: a syscache lookup; the tuple is released after what is wanted was copied.
     unsafe {
         let tuple = pg_sys::SearchSysCache1(pg_sys::SysCacheIdentifier::PROCOID as i32, pg_sys::Datum::from(function));
         if tuple.is_null() {
             return None;
         }
-        let owner = (*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>()).proowner;
+        let wanted = read(&*pg_sys::GETSTRUCT(tuple).cast::<pg_sys::FormData_pg_proc>());
         pg_sys::ReleaseSysCache(tuple);
-        Some(owner)
+        Some(wanted)
     }
 }
 

@@ -2,9 +2,9 @@
 //!
 //! The policy `tenancy_not_deleted` is `deleted_at IS NULL OR shows_deleted()`. The planner folds the function to false, so that
 //! partial indexes serve; and where a role whom the policy binds sends a DELETE, the planner's hook finds the policy among the
-//! security conditions of the row and makes an UPDATE of it. So the client reads `DELETE 1` and what it asked RETURNING for. The
-//! trigger (`pg::rows`) does it for what no hook of ours has seen: the first statement of a session that has not loaded the
-//! library, and MERGE. Foreign keys' own queries, superusers and roles with BYPASSRLS meet no policy: they delete.
+//! security conditions of the row and makes an UPDATE of it, of a DELETE action of MERGE too. So the client reads `DELETE 1` and what it
+//! asked RETURNING for. What no hook of ours has seen, the first statement of a session that has not loaded the library, is sent
+//! again by the trigger (`pg::rows`). Foreign keys' own queries, superusers and roles with BYPASSRLS meet no policy: they delete.
 
 use super::{report, role};
 use crate::error::{RowsError, TenancyError};
@@ -138,6 +138,11 @@ unsafe fn adapt_one(query: *mut pg_sys::Query) -> bool {
                 find_living_key(query);
                 false
             }
+            #[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+            pg_sys::CmdType::CMD_MERGE => {
+                soften_merge(query);
+                false
+            }
             _ => false,
         }
     }
@@ -153,20 +158,104 @@ unsafe fn soften(query: *mut pg_sys::Query) -> bool {
             return false;
         };
         let column = (*(*test).arg.cast::<pg_sys::Var>()).varattno;
-        let now = pg_sys::makeFuncExpr(
+        (*query).targetList = pg_sys::lcons(deleted_now(entry, column).cast(), (*query).targetList);
+        note_updated(query, entry, column);
+        (*query).commandType = pg_sys::CmdType::CMD_UPDATE;
+        true
+    }
+}
+
+/// `now()`
+unsafe fn now() -> *mut pg_sys::FuncExpr {
+    // SAFETY: a function of the server without arguments.
+    unsafe {
+        pg_sys::makeFuncExpr(
             pg_sys::Oid::from(pg_sys::F_NOW),
             pg_sys::TIMESTAMPTZOID,
             std::ptr::null_mut(),
             pg_sys::InvalidOid,
             pg_sys::InvalidOid,
             pg_sys::CoercionForm::COERCE_EXPLICIT_CALL,
-        );
+        )
+    }
+}
+
+/// `SET deleted_at = now()`
+unsafe fn deleted_now(entry: *mut pg_sys::RangeTblEntry, column: pg_sys::AttrNumber) -> *mut pg_sys::TargetEntry {
+    // SAFETY: the caller vouches for the entry of a relation, and its column.
+    unsafe {
         let name = pg_sys::get_attname((*entry).relid, column, false);
-        let target = pg_sys::makeTargetEntry(now.cast(), column, name, false);
-        (*query).targetList = pg_sys::lcons(target.cast(), (*query).targetList);
+        pg_sys::makeTargetEntry(now().cast(), column, name, false)
+    }
+}
+
+/// Makes the DELETE actions of a MERGE updates. What policies ask of a row that is deleted they go on asking; what they ask of one
+/// that is updated is asked of the statement's own updates, among which a row may be marked as deleted: the role may delete it.
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+unsafe fn soften_merge(query: *mut pg_sys::Query) {
+    use pg_sys::CmdType::{CMD_DELETE, CMD_UPDATE};
+    use pg_sys::WCOKind::*;
+    // SAFETY: a MERGE has actions and names its relation among the entries of the range table; checks are those of row security.
+    unsafe {
+        let checks = cells((*query).withCheckOptions).iter();
+        let checks: Vec<_> = checks.map(|cell| cell.ptr_value.cast::<pg_sys::WithCheckOption>()).collect();
+        let of_deletion = checks.iter().filter(|check| (***check).kind == WCO_RLS_MERGE_DELETE_CHECK);
+        let Some(test) = of_deletion.clone().find_map(|check| living((**check).qual)) else { return };
+        let actions = cells((*query).mergeActionList).iter();
+        let actions: Vec<_> = actions.map(|cell| cell.ptr_value.cast::<pg_sys::MergeAction>()).collect();
+        let has = |command| actions.iter().any(|action| (**action).commandType == command);
+        if !has(CMD_DELETE) {
+            return;
+        }
+        let mut wanted = std::ptr::null_mut();
+        let updates = has(CMD_UPDATE);
+        for check in &checks {
+            let check = *check;
+            match (*check).kind {
+                WCO_RLS_MERGE_DELETE_CHECK => {
+                    let copy = pg_sys::copyObjectImpl(check.cast()).cast::<pg_sys::WithCheckOption>();
+                    (*copy).kind = WCO_RLS_MERGE_UPDATE_CHECK;
+                    wanted = pg_sys::lappend(wanted, copy.cast());
+                    continue;
+                }
+                WCO_RLS_MERGE_UPDATE_CHECK | WCO_RLS_UPDATE_CHECK if !updates => continue,
+                WCO_RLS_UPDATE_CHECK => {
+                    if let Some(test) = living((*check).qual) {
+                        let condition = (*check).qual.cast::<pg_sys::BoolExpr>();
+                        (*condition).args = pg_sys::lappend((*condition).args, is_deleted_now(test).cast());
+                    }
+                }
+                _ => {}
+            }
+            wanted = pg_sys::lappend(wanted, check.cast());
+        }
+        (*query).withCheckOptions = wanted;
+        let entry =
+            cells((*query).rtable)[(*query).resultRelation as usize - 1].ptr_value.cast::<pg_sys::RangeTblEntry>();
+        let column = (*(*test).arg.cast::<pg_sys::Var>()).varattno;
+        for action in actions {
+            if (*action).commandType == CMD_DELETE {
+                (*action).commandType = CMD_UPDATE;
+                (*action).targetList = pg_sys::lappend(std::ptr::null_mut(), deleted_now(entry, column).cast());
+            }
+        }
         note_updated(query, entry, column);
-        (*query).commandType = pg_sys::CmdType::CMD_UPDATE;
-        true
+    }
+}
+
+/// The oid of `timestamptz = timestamptz`, which never changes (pg_operator.dat).
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+const TIMESTAMPTZ_EQUAL: u32 = 1320;
+
+/// `deleted_at = now()`, of the column that `test` is about.
+#[cfg(any(feature = "pg15", feature = "pg16", feature = "pg17", feature = "pg18"))]
+unsafe fn is_deleted_now(test: *mut pg_sys::NullTest) -> *mut pg_sys::Expr {
+    // SAFETY: an operator of the server for two values of type timestamptz.
+    unsafe {
+        let equals = pg_sys::Oid::from(TIMESTAMPTZ_EQUAL);
+        let column = pg_sys::copyObjectImpl((*test).arg.cast()).cast::<pg_sys::Expr>();
+        let (collation, input) = (pg_sys::InvalidOid, pg_sys::InvalidOid);
+        pg_sys::make_opclause(equals, pg_sys::BOOLOID, false, column, now().cast(), collation, input)
     }
 }
 

@@ -15,6 +15,7 @@ pub mod hush;
 pub mod json;
 pub mod locked_down;
 pub mod mute;
+pub mod nesting;
 pub mod planner;
 pub mod protected;
 pub mod rehearsal;
@@ -27,6 +28,7 @@ pub mod signing;
 pub mod spi;
 pub mod strangers;
 mod table;
+pub mod table_work;
 mod tag;
 pub mod tally;
 #[cfg(any(test, feature = "pg_test"))]
@@ -46,6 +48,13 @@ pub type Oid = pgrx::pg_sys::Oid;
 /// Refuses a NULL argument; doors take `Option` so that no guard turns STRICT (PGRX.md, section 1).
 pub fn given<T>(argument: &'static str, value: Option<T>) -> Result<T, TenancyError> {
     value.ok_or(TenancyError::MissingArgument { argument })
+}
+
+/// Refuses NULL for the table that a door is about, and code of others with the rights of a superuser or an administrator who calls:
+/// nobody looks at a user's table but through here.
+pub fn on_table<T>(target: Option<Oid>, work: impl FnOnce(Oid) -> Result<T, TenancyError>) -> Result<T, TenancyError> {
+    let target = given("target", target)?;
+    strangers::at_door(|| work(target))
 }
 
 /// The name that an argument of type `name` gives.

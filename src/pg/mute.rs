@@ -1,34 +1,80 @@
-//! Removal of a tenant's rows with nobody's triggers but those of foreign keys.
+//! Work of ours on users' tables in which no trigger of theirs fires.
 //!
-//! What removes a whole tenant works with the rights of the extension's owner, on tables of others: their triggers would run
-//! with these rights, write the rows that go back into a log, touch rows of other tenants, or refuse for want of a tenant.
-//! Foreign keys stay in force. The executor copies a table's triggers for each statement, so the copy can be changed.
+//! What removes or repairs rows for all tenants is nobody's statement: a trigger of the users would run with rights that its author
+//! does not have, or without the tenant that it counts for; it could change settings, queue deferred triggers, touch rows of other
+//! tenants, or refuse for want of a tenant. Foreign keys stay in force. The executor copies a table's triggers for each statement,
+//! so the copy can be changed.
 
+use super::compat;
 use super::guc::Backend;
-use super::{protected, report};
-use crate::error::TenancyError;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::{c_char, c_int};
 
-static NEXT: Backend<pg_sys::ExecutorStart_hook_type> = Backend::new(None);
+/// Which triggers of users' tables fire.
+#[derive(Clone, Copy, PartialEq, Eq)]
+pub enum Firing {
+    /// Those of foreign keys.
+    ForeignKeys,
+    /// These and ours: the log's, stamps, soft delete.
+    Ours,
+}
 
-/// Runs `work`; of the triggers of protected tables only those of foreign keys fire in it.
-pub fn with_foreign_keys_only<T>(work: impl FnOnce() -> T) -> T {
-    /// Takes the hook out again, on return and on error alike.
-    struct Installed(pg_sys::ExecutorStart_hook_type);
-    impl Drop for Installed {
+/// What is in force, with the hook that was there before.
+#[derive(Clone, Copy)]
+struct Installed {
+    firing: Firing,
+    next: pg_sys::ExecutorStart_hook_type,
+}
+
+static INSTALLED: Backend<Option<Installed>> = Backend::new(None);
+
+/// Runs `work`, in whose statements only these triggers fire.
+pub fn with_triggers<T>(firing: Firing, work: impl FnOnce() -> T) -> T {
+    /// Puts back what was in force, on return and on error alike.
+    struct Mark(Option<Installed>);
+    impl Drop for Mark {
         fn drop(&mut self) {
-            // SAFETY: a variable of the backend.
-            unsafe { pg_sys::ExecutorStart_hook = self.0 };
+            if let (None, Some(installed)) = (self.0, INSTALLED.get()) {
+                // SAFETY: a variable of the backend.
+                unsafe { pg_sys::ExecutorStart_hook = installed.next };
+            }
+            INSTALLED.set(self.0);
         }
     }
-    // SAFETY: a variable of the backend.
-    let _installed = Installed(unsafe { pg_sys::ExecutorStart_hook });
-    NEXT.set(_installed.0);
-    // SAFETY: as above.
-    unsafe { pg_sys::ExecutorStart_hook = Some(start) };
+    let _mark = Mark(INSTALLED.get());
+    let next = match INSTALLED.get() {
+        Some(installed) => installed.next,
+        None => {
+            // SAFETY: a variable of the backend.
+            unsafe {
+                let next = pg_sys::ExecutorStart_hook;
+                pg_sys::ExecutorStart_hook = Some(start);
+                next
+            }
+        }
+    };
+    INSTALLED.set(Some(Installed { firing, next }));
     work()
+}
+
+/// Whether a trigger function must not run now. For those that the statement's start does not show: of a partition that a row is
+/// found to belong to only when it is there.
+pub fn is_muted(function: pg_sys::Oid) -> bool {
+    INSTALLED.get().is_some_and(|installed| compat::is_trigger_function(function) && !fires(installed.firing, function))
+}
+
+fn fires(firing: Firing, function: pg_sys::Oid) -> bool {
+    // SAFETY: compares with a list of the server's.
+    let is_foreign_key = unsafe { pg_sys::RI_FKey_trigger_type(function) } != pg_sys::RI_TRIGGER_NONE as c_int;
+    is_foreign_key || firing == Firing::Ours && compat::function_schema(function).is_some_and(is_own_schema)
+}
+
+/// Whether a schema is one of the extension's.
+fn is_own_schema(schema: pg_sys::Oid) -> bool {
+    // SAFETY: syscache lookups by name.
+    let own = [c"tenancy_internal", c"tenancy"].map(|name| unsafe { pg_sys::get_namespace_oid(name.as_ptr(), true) });
+    own.contains(&schema)
 }
 
 // The binding of the standard function is guarded, which would cost its errors their details (see hooks/statements.rs).
@@ -39,7 +85,7 @@ unsafe extern "C-unwind" {
 unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
     // SAFETY: the arguments of the hook; the query has been started by then. The frame owns nothing.
     unsafe {
-        match NEXT.get() {
+        match INSTALLED.get().and_then(|installed| installed.next) {
             Some(next) => next(query, flags),
             None => standard_ExecutorStart(query, flags),
         }
@@ -49,18 +95,16 @@ unsafe extern "C-unwind" fn start(query: *mut pg_sys::QueryDesc, flags: c_int) {
 
 #[pg_guard]
 unsafe extern "C-unwind" fn mute(query: *mut pg_sys::QueryDesc) {
-    // SAFETY: the caller has started the query.
-    if let Err(refusal) = unsafe { results((*query).estate).into_iter().try_for_each(|result| mute_result(result)) } {
-        report::raise(refusal)
-    }
-    // SAFETY: the state of the plan belongs to the query, and its tag says what it is. Rows for the transition tables of
-    // triggers that do not fire need not be kept.
+    let Some(Installed { firing, .. }) = INSTALLED.get() else { return };
+    // SAFETY: the caller has started the query. The state of the plan belongs to it, and its tag says what it is. Rows for the
+    // transition tables of triggers that do not fire need not be kept.
     unsafe {
+        results((*query).estate).into_iter().for_each(|result| mute_result(result, firing));
         let state = (*query).planstate;
-        if !state.is_null() && (*state).type_ == pg_sys::NodeTag::T_ModifyTableState {
+        if firing == Firing::ForeignKeys && !state.is_null() && (*state).type_ == pg_sys::NodeTag::T_ModifyTableState {
             let state = state.cast::<pg_sys::ModifyTableState>();
             let target = (*state).resultRelInfo;
-            if !target.is_null() && is_protected((*target).ri_RelationDesc) == Ok(true) {
+            if !target.is_null() && !is_ours((*target).ri_RelationDesc) {
                 (*state).mt_transition_capture = std::ptr::null_mut();
             }
         }
@@ -69,28 +113,29 @@ unsafe extern "C-unwind" fn mute(query: *mut pg_sys::QueryDesc) {
 
 /// # Safety
 /// The executor keeps `result` for the query that has been started.
-unsafe fn mute_result(result: *mut pg_sys::ResultRelInfo) -> Result<(), TenancyError> {
+unsafe fn mute_result(result: *mut pg_sys::ResultRelInfo, firing: Firing) {
     // SAFETY: the triggers are a copy that the query owns; `numtriggers` says how many there are.
     unsafe {
         let description = (*result).ri_TrigDesc;
-        if description.is_null() || !is_protected((*result).ri_RelationDesc)? {
-            return Ok(());
+        if description.is_null() || is_ours((*result).ri_RelationDesc) {
+            return;
         }
         let count = usize::try_from((*description).numtriggers).unwrap_or_default();
         for trigger in std::slice::from_raw_parts_mut((*description).triggers, count) {
-            if pg_sys::RI_FKey_trigger_type(trigger.tgfoid) == pg_sys::RI_TRIGGER_NONE as c_int {
+            if !fires(firing, trigger.tgfoid) {
                 trigger.tgenabled = b'D' as c_char;
             }
         }
     }
-    Ok(())
 }
 
+/// Whether a relation is one of the extension's.
+///
 /// # Safety
 /// `relation` is open.
-unsafe fn is_protected(relation: pg_sys::Relation) -> Result<bool, TenancyError> {
+unsafe fn is_ours(relation: pg_sys::Relation) -> bool {
     // SAFETY: the caller vouches for it.
-    Ok(protected::find(unsafe { (*relation).rd_id })?.is_some())
+    is_own_schema(unsafe { (*(*relation).rd_rel).relnamespace })
 }
 
 /// The relations that a statement changes, with those that its WITH queries do.

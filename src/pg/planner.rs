@@ -15,8 +15,7 @@
 
 use crate::error::TenancyError;
 use crate::pg::guc::Backend;
-use crate::pg::hooks::cascade;
-use crate::pg::{context, deleted, report, settings};
+use crate::pg::{context, deleted, nesting, report, settings};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 use std::ffi::{CStr, c_char, c_int, c_void};
@@ -115,7 +114,7 @@ unsafe extern "C-unwind" fn note_analysis(
 
 /// Notes what the client has sent. What functions and EXECUTE run has text of its own.
 unsafe fn note(state: *mut pg_sys::ParseState) {
-    cascade::note_analysis();
+    nesting::note_analysis();
     // SAFETY: postgres.c keeps the text of the message at hand; the memory context is the current one, and has a name.
     unsafe {
         let text = (*state).p_sourcetext;

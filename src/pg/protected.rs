@@ -1,6 +1,6 @@
 //! The backend's memory of which relations are protected, so that no statement searches a catalog for it.
 
-use super::hooks::cascade;
+use super::nesting;
 use super::table::{self, Equals};
 use super::{compat, spi};
 use crate::error::TenancyError;
@@ -47,7 +47,7 @@ impl Table {
     pub fn filters(&self, relation: pg_sys::Oid, role: pg_sys::Oid) -> bool {
         let now = (role, ROLE_CHANGES.get());
         // What lifts FORCE for a while is no change of the catalog.
-        if self.filtered.get() == Some(now) && !cascade::is_lifted() {
+        if self.filtered.get() == Some(now) && !nesting::is_lifted() {
             return true;
         }
         // SAFETY: reads the catalog; with noError it raises nothing.

@@ -52,9 +52,17 @@ pub fn is_bound(relation: pg_sys::Oid) -> bool {
 
 /// Whether the current role has SELECT on all of `relation`.
 pub fn may_select(relation: pg_sys::Oid) -> bool {
+    may(relation, pg_sys::ACL_SELECT)
+}
+
+/// Whether the current role has INSERT on all of `relation`.
+pub fn may_insert(relation: pg_sys::Oid) -> bool {
+    may(relation, pg_sys::ACL_INSERT)
+}
+
+fn may(relation: pg_sys::Oid, right: u32) -> bool {
     // SAFETY: reads the catalog.
-    let answer =
-        unsafe { pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), pg_sys::ACL_SELECT as pg_sys::AclMode) };
+    let answer = unsafe { pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), right as pg_sys::AclMode) };
     answer == pg_sys::AclResult::ACLCHECK_OK
 }
 

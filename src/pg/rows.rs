@@ -2,10 +2,10 @@
 //!
 //! They are raw functions, for a BEFORE trigger gives the row back.
 
-use super::{compat, report, role, settings, spi, trigger};
+use super::nesting::{self, Intent};
+use super::{protected, report, role, settings, spi, trigger};
 use crate::error::{RowsError, TenancyError};
-use crate::model::context::Stamp;
-use crate::model::{Ident, QualifiedName, Sql};
+use crate::model::Sql;
 use crate::pg::guc::Backend;
 use pgrx::pg_sys;
 use pgrx::prelude::*;
@@ -21,47 +21,20 @@ const DELETED_BY: &CStr = c"deleted_by";
 const MOMENTS: [pg_sys::Oid; 1] = [pg_sys::TIMESTAMPTZOID];
 const TEXTS: [pg_sys::Oid; 2] = [pg_sys::TEXTOID, pg_sys::VARCHAROID];
 
-/// A row that goes from one partition to another passes the triggers of an UPDATE, of a DELETE and of an INSERT. The last
-/// two must not take it for deleted and made.
-#[derive(Clone, Copy, PartialEq, Eq)]
-enum Passage {
-    None,
-    /// This row is being updated.
-    Update(Row),
-    /// And deleted where it was: it is on its way.
-    Delete(Row),
-}
+/// A row that goes from one partition to another passes the triggers of an UPDATE, of a DELETE and of an INSERT. This is the last
+/// one that a DELETE was about to take from a partition; whether it moved, its remains tell.
+static LEAVING: Backend<Option<Leaving>> = Backend::new(None);
 
-/// A row of a partition, within the client's statement at hand. Not within the command: triggers beside ours may run others.
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Row {
-    statement: Statement,
+#[derive(Clone, Copy)]
+struct Leaving {
+    /// The run of the statement.
+    run: u64,
     relation: pg_sys::Oid,
-    block: (u16, u16),
-    place: u16,
+    place: pg_sys::ItemPointerData,
 }
 
-#[derive(Clone, Copy, PartialEq, Eq)]
-struct Statement {
-    transaction: Stamp,
-    subtransaction: pg_sys::SubTransactionId,
-    started_at: pg_sys::TimestampTz,
-}
-
-impl Statement {
-    fn at_hand() -> Self {
-        // SAFETY: variables of the backend.
-        unsafe {
-            Self {
-                transaction: compat::local_transaction_id(pg_sys::MyProc),
-                subtransaction: pg_sys::GetCurrentSubTransactionId(),
-                started_at: pg_sys::GetCurrentStatementStartTimestamp(),
-            }
-        }
-    }
-}
-
-static PASSAGE: Backend<Passage> = Backend::new(Passage::None);
+/// A row that is deleted once more, by a statement that becomes an UPDATE on its way.
+static SENT_AGAIN: Backend<Option<(pg_sys::Oid, u32, u16)>> = Backend::new(None);
 
 /// What a BEFORE trigger for a row was fired for.
 struct Fired {
@@ -97,58 +70,53 @@ impl Fired {
         unsafe { (*self.relation).rd_att }
     }
 
-    /// The row as it was found; None where there is no other partition that it could go to.
-    fn row(&self) -> Option<Row> {
+    /// Notes a row that may be on its way to another partition.
+    fn note_leaving(&self) {
         // SAFETY: an open relation, and the place of a row that the executor has fetched.
+        let (is_partition, relation, place) =
+            unsafe { ((*(*self.relation).rd_rel).relispartition, (*self.relation).rd_id, (*self.old).t_self) };
+        let leaving = nesting::run_number().filter(|_| is_partition).map(|run| Leaving { run, relation, place });
+        LEAVING.set(leaving);
+    }
+
+    /// Who made the row that is inserted here because it comes from another partition, and when: what its remains there say.
+    fn origin(&self) -> Option<[Option<pg_sys::Datum>; 2]> {
+        let leaving = LEAVING.get();
+        LEAVING.set(None);
+        let leaving = leaving.filter(|leaving| nesting::run_number() == Some(leaving.run))?;
+        // SAFETY: the statement has the partition open and locked; what is opened here is closed, and values are copied to the
+        // current memory context, which outlives the trigger.
         unsafe {
-            let place = (*self.old).t_self;
-            (*(*self.relation).rd_rel).relispartition.then(|| Row {
-                statement: Statement::at_hand(),
-                relation: (*self.relation).rd_id,
-                block: (place.ip_blkid.bi_hi, place.ip_blkid.bi_lo),
-                place: place.ip_posid,
-            })
+            let relation = pg_sys::table_open(leaving.relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            let origin = remains(relation, leaving.place);
+            pg_sys::table_close(relation, pg_sys::NoLock as pg_sys::LOCKMODE);
+            origin
         }
     }
 
-    fn note_update(&self) {
-        PASSAGE.set(self.row().map_or(Passage::None, Passage::Update));
-    }
-
-    /// Whether the row is deleted here because it goes to another partition.
-    fn is_leaving(&self) -> bool {
-        let leaving = self
-            .row()
-            .filter(|row| matches!(PASSAGE.get(), Passage::Update(known) | Passage::Delete(known) if known == *row));
-        PASSAGE.set(leaving.map_or(Passage::None, Passage::Delete));
-        leaving.is_some()
-    }
-
-    /// Whether the row is inserted here because it comes from another partition.
-    fn is_arriving() -> bool {
-        let is_arriving = matches!(PASSAGE.get(), Passage::Delete(row) if row.statement == Statement::at_hand());
-        PASSAGE.set(Passage::None);
-        is_arriving
-    }
-
-    /// Marks the row as deleted, with the rights of the table's owner: the role at work need not have UPDATE.
-    fn hide(&self) -> Result<(), TenancyError> {
-        // SAFETY: the relation is open, its names are C strings; the executor has fetched the row.
-        let (relation, schema, name, place) = unsafe {
-            let class = (*self.relation).rd_rel;
-            let schema = pg_sys::get_namespace_name((*class).relnamespace);
-            (
-                (*self.relation).rd_id,
-                CStr::from_ptr(schema),
-                CStr::from_ptr((*class).relname.data.as_ptr()),
-                (*self.old).t_self,
-            )
-        };
-        let ident = |name: &CStr| Ident::new(&name.to_string_lossy());
-        let sql = Sql::text("UPDATE ONLY ")
-            .name(&QualifiedName { schema: ident(schema)?, name: ident(name)? })
-            .then(" SET deleted_at = pg_catalog.now() WHERE ctid OPERATOR(pg_catalog.=) $1");
-        spi::as_owner_of_rows(relation, || spi::run(&sql, &[place.into()]))
+    /// Sends the DELETE again, which deleted rows are kept from: for a statement that was planned before the library was there. With
+    /// the rights and the policies that it has anyway.
+    fn send_again(&self, named: pg_sys::Oid) -> Result<(), TenancyError> {
+        // SAFETY: the relation is open; the executor has fetched the row.
+        let (relation, place) = unsafe { ((*self.relation).rd_id, (*self.old).t_self) };
+        let block = u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo);
+        let row = Some((relation, block, place.ip_posid));
+        if SENT_AGAIN.get() == row {
+            return Err(RowsError::CannotKeep { table: protected::qualified_name_of(named)? }.into());
+        }
+        /// Puts the mark back on return and on error alike.
+        struct Mark(Option<(pg_sys::Oid, u32, u16)>);
+        impl Drop for Mark {
+            fn drop(&mut self) {
+                SENT_AGAIN.set(self.0);
+            }
+        }
+        let _mark = Mark(SENT_AGAIN.get());
+        SENT_AGAIN.set(row);
+        let sql = Sql::text("DELETE FROM ")
+            .name(&protected::qualified_name_of(named)?)
+            .then(" WHERE tableoid OPERATOR(pg_catalog.=) $1 AND ctid OPERATOR(pg_catalog.=) $2");
+        spi::run(&sql, &[relation.into(), place.into()])
     }
 
     /// The number of a column of one of these types: its values are written as they lie in memory.
@@ -193,6 +161,48 @@ impl Fired {
     }
 }
 
+/// Who made the row that lay at a place of a partition and when, where it has gone to another one.
+///
+/// # Safety
+/// `relation` is open and locked.
+unsafe fn remains(
+    relation: pg_sys::Relation,
+    mut place: pg_sys::ItemPointerData,
+) -> Option<[Option<pg_sys::Datum>; 2]> {
+    // SAFETY: the caller vouches for the relation; a row that this transaction deleted stays where it was. Its slot holds it until it
+    // is dropped.
+    unsafe {
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        let fetch = (*(*relation).rd_tableam).tuple_fetch_row_version;
+        let is_found =
+            fetch.is_some_and(|fetch| fetch(relation, &raw mut place, &raw mut pg_sys::SnapshotAnyData, slot));
+        let origin = if is_found { moved(relation, slot) } else { None };
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        origin
+    }
+}
+
+/// # Safety
+/// `slot` holds a row of `relation`, which is open.
+unsafe fn moved(relation: pg_sys::Relation, slot: *mut pg_sys::TupleTableSlot) -> Option<[Option<pg_sys::Datum>; 2]> {
+    // SAFETY: the caller vouches for both; the row is copied, with what its values point to, to the current memory context.
+    unsafe {
+        let row = pg_sys::ExecCopySlotHeapTuple(slot);
+        let next = (*(*row).t_data).t_ctid;
+        // As HeapTupleHeaderIndicatesMovedPartitions tells it.
+        let is_moved = u32::from(next.ip_posid) == pg_sys::MovedPartitionsOffsetNumber
+            && (next.ip_blkid.bi_hi, next.ip_blkid.bi_lo) == (u16::MAX, u16::MAX);
+        let value = |name: &CStr, types: &[pg_sys::Oid]| {
+            let number = pg_sys::SPI_fnumber((*relation).rd_att, name.as_ptr());
+            let is_column = number > 0 && types.contains(&pg_sys::SPI_gettypeid((*relation).rd_att, number));
+            let mut is_null = true;
+            let value = is_column.then(|| pg_sys::SPI_getbinval(row, (*relation).rd_att, number, &raw mut is_null));
+            value.filter(|_| !is_null)
+        };
+        is_moved.then(|| [value(CREATED_AT, &MOMENTS), value(CREATED_BY, &TEXTS)])
+    }
+}
+
 /// The time of a stamp: that of the transaction, as `now()`.
 fn now() -> Option<pg_sys::Datum> {
     // SAFETY: a variable of the backend.
@@ -216,23 +226,21 @@ fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
     let column = |name, types: &[pg_sys::Oid]| fired.column(name, types, "tenancy.enable_stamps");
     match fired.event {
         pg_sys::TRIGGER_EVENT_DELETE => {
-            fired.is_leaving();
+            fired.note_leaving();
             Ok(fired.old)
         }
-        // Stamped where it comes from.
-        pg_sys::TRIGGER_EVENT_INSERT if Fired::is_arriving() => Ok(fired.old),
         pg_sys::TRIGGER_EVENT_INSERT => {
             let (now, actor) = (now(), actor());
+            let [created_at, created_by] = fired.origin().unwrap_or([now, actor]);
             let values = [
-                (column(CREATED_AT, &MOMENTS)?, now),
+                (column(CREATED_AT, &MOMENTS)?, created_at),
                 (column(UPDATED_AT, &MOMENTS)?, now),
-                (column(CREATED_BY, &TEXTS)?, actor),
+                (column(CREATED_BY, &TEXTS)?, created_by),
                 (column(UPDATED_BY, &TEXTS)?, actor),
             ];
             Ok(fired.with(fired.old, &values))
         }
         _ => {
-            fired.note_update();
             let (created_at, created_by) = (column(CREATED_AT, &MOMENTS)?, column(CREATED_BY, &TEXTS)?);
             let values = [
                 (created_at, fired.value(fired.old, created_at)),
@@ -251,13 +259,19 @@ fn keep(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
     // SAFETY: the trigger's relation is open.
     let relation = unsafe { (*fired.relation).rd_id };
     if fired.event == pg_sys::TRIGGER_EVENT_DELETE {
-        if fired.is_leaving() || !role::is_bound(relation) {
+        if nesting::is_in_own_query() || !role::is_bound(relation) {
             return Ok(fired.old);
         }
-        fired.hide()?;
-        return Ok(std::ptr::null_mut());
+        return match nesting::intent(relation) {
+            // It goes to another partition.
+            Some(Intent { deletes_from: None, .. }) => Ok(fired.old),
+            Some(Intent { deletes_from: Some(named), updates: false }) => {
+                fired.send_again(named)?;
+                Ok(std::ptr::null_mut())
+            }
+            _ => Err(RowsError::CannotKeep { table: protected::qualified_name_of(relation)? }.into()),
+        };
     }
-    fired.note_update();
     let column = |name, types: &[pg_sys::Oid]| fired.column(name, types, "tenancy.enable_soft_delete");
     let (deleted_at, deleted_by) = (column(DELETED_AT, &MOMENTS)?, column(DELETED_BY, &TEXTS)?);
     let before = fired.value(fired.old, deleted_at);

@@ -1,6 +1,5 @@
 //! Statements sent to the server: reads, which standbys and parallel workers may run, and writes.
 
-use super::compat;
 use super::guc::Backend;
 use crate::error::TenancyError;
 use crate::model::Sql;
@@ -72,7 +71,8 @@ pub fn run(sql: &Sql, args: &[DatumWithOid<'_>]) -> Result<(), TenancyError> {
     write(sql, args, |_| Ok(())).map(drop)
 }
 
-fn collect<'a, T>(
+/// The rows of an answer.
+pub(super) fn collect<'a, T>(
     answer: Result<SpiTupleTable<'a>, SpiError>,
     mut row: impl FnMut(Row<'_>) -> Result<T, TenancyError>,
 ) -> Result<Vec<T>, TenancyError> {
@@ -87,7 +87,7 @@ fn collect<'a, T>(
     Ok(rows)
 }
 
-fn unexpected(error: SpiError) -> TenancyError {
+pub(super) fn unexpected(error: SpiError) -> TenancyError {
     TenancyError::Internal { what: format!("an internal statement failed: {error}") }
 }
 
@@ -105,12 +105,8 @@ pub fn with_catalog_names<T>(work: impl FnOnce() -> T) -> T {
     with_settings(&[PINNED_PATH], work)
 }
 
-/// Runs `work` so that rows which row security would hide are an error; the user's triggers meet their search_path.
-pub fn with_all_rows<T>(work: impl FnOnce() -> T) -> T {
-    with_settings(&[ALL_ROWS], work)
-}
-
-/// Runs `work` with settings in force that end with it, on error too (the transaction's abort restores them).
+/// Runs `work` with settings in force that end with it, and with them all that is set in it, on error too (the transaction's abort
+/// restores them). Code of users may run in it, and say SET.
 fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T {
     // SAFETY: the nest level taken here is given back below; on error the abort unwinds it.
     let level = unsafe { pg_sys::NewGUCNestLevel() };
@@ -130,8 +126,8 @@ fn with_settings<T>(settings: &[(&CStr, &CStr)], work: impl FnOnce() -> T) -> T 
         }
     }
     let result = work();
-    // SAFETY: see above.
-    unsafe { pg_sys::AtEOXact_GUC(true, level) };
+    // SAFETY: see above. Not committed: what was set inside would outlive the level.
+    unsafe { pg_sys::AtEOXact_GUC(false, level) };
     result
 }
 
@@ -156,16 +152,6 @@ fn as_owner<T>(work: impl FnOnce() -> Result<T, TenancyError>) -> Result<T, Tena
 /// Runs `work` with the rights of `role`.
 pub fn as_role<T>(role: pg_sys::Oid, work: impl FnOnce() -> T) -> T {
     with_rights(role, pg_sys::SECURITY_LOCAL_USERID_CHANGE, work)
-}
-
-/// Runs `work` with the rights of a relation's owner, whom FORCE does not bind meanwhile: as PostgreSQL runs a foreign key's
-/// own query. So the triggers of the table run with no more rights than their owner has.
-pub fn as_owner_of_rows<T>(
-    relation: pg_sys::Oid,
-    work: impl FnOnce() -> Result<T, TenancyError>,
-) -> Result<T, TenancyError> {
-    let row = compat::class_row(relation).ok_or(TenancyError::UnknownRelation { oid: relation.to_u32() })?;
-    with_rights(row.relowner, pg_sys::SECURITY_LOCAL_USERID_CHANGE | pg_sys::SECURITY_NOFORCE_RLS, work)
 }
 
 /// Calls one of our functions (text, text, boolean) -> text with the rights of `role`, which nothing that it runs can leave:
@@ -196,11 +182,12 @@ pub fn call_confined(
     };
     match session {
         Some(name) => with_settings(&[(c"session_authorization", name)], call),
-        None => call(),
+        None => with_settings(&[], call),
     }
 }
 
-fn with_rights<T>(role: pg_sys::Oid, flags: u32, work: impl FnOnce() -> T) -> T {
+/// Runs `work` with the rights of `role`, and more security flags.
+pub(super) fn with_rights<T>(role: pg_sys::Oid, flags: u32, work: impl FnOnce() -> T) -> T {
     let (mut before, mut security) = (pg_sys::InvalidOid, 0);
     // SAFETY: plain reads and writes of backend variables; an error's abort restores them.
     unsafe {
@@ -254,6 +241,15 @@ static OWN_WORK: Backend<bool> = Backend::new(false);
 
 /// Runs `work` as work of our own functions, which guard and fence let pass.
 pub fn own_work<T>(work: impl FnOnce() -> T) -> T {
+    marked(true, work)
+}
+
+/// Runs `work`, in which code of users may run: guard and fence are on the watch again.
+pub(super) fn not_own_work<T>(work: impl FnOnce() -> T) -> T {
+    marked(false, work)
+}
+
+fn marked<T>(is_own: bool, work: impl FnOnce() -> T) -> T {
     /// Puts the mark back on return and on error alike.
     struct Mark(bool);
     impl Drop for Mark {
@@ -262,7 +258,7 @@ pub fn own_work<T>(work: impl FnOnce() -> T) -> T {
         }
     }
     let _mark = Mark(OWN_WORK.get());
-    OWN_WORK.set(true);
+    OWN_WORK.set(is_own);
     work()
 }
 

@@ -32,7 +32,7 @@ fn each_tenants_rows_are_kept_as_long_as_was_said() {
          SELECT tenancy.grant_admin('{admin}'); SELECT tenancy.audit_table('events')",
         dba.value("SELECT tenancy.find_tenant('red')")
     ));
-    // The triggers of a table get no rights that its owner does not have.
+    // No trigger of the users fires: it would have to work for the tenant of each row.
     dba.run(
         "CREATE TABLE seen (who name);
          CREATE FUNCTION note() RETURNS trigger LANGUAGE plpgsql SECURITY INVOKER AS $$
@@ -53,7 +53,7 @@ fn each_tenants_rows_are_kept_as_long_as_was_said() {
     // Pinned rows stay, rows of a cascade go with theirs.
     assert_eq!([days("red"), days("blue"), days("grey")], ["98 30", "98 59", "100 99"]);
     dba.sees("SELECT count(*) FROM links", &["1"]);
-    dba.sees("SELECT DISTINCT who = $$postgres$$ FROM seen", &["f"]);
+    dba.sees("SELECT who FROM seen", &[]);
     dba.sees("SELECT count(*) FROM tenancy.audit_log WHERE action = 'DELETE'", &["109"]);
     dba.sees("SELECT kind, state, done FROM tenancy.jobs", &["retention|done|109"]);
     dba.sees("SELECT tenant_code, keep, action, last_run > now() - interval '1 minute', failure FROM tenancy.retention_rules ORDER BY keep",

@@ -83,7 +83,7 @@ fn code_of_a_tables_owner_gets_no_rights_of_others() {
         session.run("SELECT * FROM tenancy.check_integrity(deep => true)");
         assert_eq!(shop.trapped(session), none);
     }
-    // The rows of the table without such an index are gone; the deferred trigger was its owner's.
+    // The rows of the table without such an index are gone; its deferred trigger did not fire.
     shop.dba.sees("SELECT (SELECT count(*) FROM shop.mails), (SELECT count(*) FROM shop.lines)", &["0|2"]);
     // maintain() has made statistics, so the planner of this session asked the index anew: that is the query's own doing.
     shop.dba.notices();

@@ -3,7 +3,6 @@
 //! They are installed under shared_preload_libraries only: loaded later, the library would fence some connections and
 //! not others.
 
-pub mod cascade;
 mod catalogs;
 mod functions;
 mod hygiene;
@@ -39,7 +38,6 @@ pub fn install(rules: Rules) {
     policies::install();
     statements::install();
     functions::install();
-    cascade::install();
 }
 
 /// Whether the hooks are in place.

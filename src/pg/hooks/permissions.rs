@@ -1,13 +1,13 @@
 //! The permission check of executor and planner: a protected relation is used through its row security, or by a role that
 //! is exempt.
 
-use super::{RULES, cascade, catalogs, hygiene, statements};
+use super::{RULES, catalogs, hygiene, statements};
 use crate::error::TenancyError;
 use crate::model::fence::{Access, Gap, Refusal, Standing};
 use crate::pg::compat::{self, Entry};
 use crate::pg::guc::{self, Backend};
 use crate::pg::protected::{self, Protected};
-use crate::pg::{exempt, report, role, settings, spi};
+use crate::pg::{exempt, nesting, report, role, settings, spi};
 use pgrx::pg_sys;
 use pgrx::prelude::*;
 
@@ -68,7 +68,11 @@ unsafe extern "C-unwind" fn relation_info(
 unsafe extern "C-unwind" fn plan(root: *mut pg_sys::PlannerInfo, info: *mut pg_sys::RelOptInfo) {
     // SAFETY: the caller vouches for both. Partitions and children come with their parent.
     let checked = unsafe {
-        if (*info).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL || passes() || cascade::is_foreign_key_plan() {
+        if (*info).reloptkind != pg_sys::RelOptKind::RELOPT_BASEREL
+            || passes()
+            || nesting::is_foreign_key_plan()
+            || nesting::is_own_plan()
+        {
             return;
         }
         // CREATE INDEX plans its table without reading a row for anybody, and checks no rights on it.
@@ -89,7 +93,7 @@ fn passes() -> bool {
 
 /// Whether the fence lets the range table pass; raises its refusal where it may.
 unsafe fn admitted(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List, raises: bool) -> bool {
-    if passes() || cascade::is_foreign_key_query() {
+    if passes() || nesting::is_foreign_key_query() || nesting::is_own_query() {
         return true;
     }
     // SAFETY: the caller vouches for the lists.
@@ -185,7 +189,7 @@ fn check_materialized_view(entry: &Entry) -> Result<(), TenancyError> {
 fn gap(entry: &Entry) -> Gap {
     // SAFETY: variables of the backend.
     let (current, outer) = unsafe { (pg_sys::GetUserId(), pg_sys::GetOuterUserId()) };
-    if cascade::is_under_way() {
+    if nesting::is_under_way() {
         Gap::Cascade
     } else if entry.user() != current {
         Gap::View

@@ -4,7 +4,7 @@
 //! which has lost constraint names, CONTEXT and SQLSTATEs of the user's own. Its frame owns nothing, so errors may jump
 //! over it; what is decided is decided in guarded functions before and after.
 
-use super::{cascade, circumstances, hygiene, permit};
+use super::{circumstances, hygiene, permit};
 use crate::error::TenancyError;
 use crate::model::fence::Statement;
 use crate::pg::guc::{self, Backend};
@@ -49,7 +49,6 @@ unsafe extern "C-unwind" fn end_transaction(event: pg_sys::XactEvent::Type, _arg
     if matches!(event, pg_sys::XactEvent::XACT_EVENT_COMMIT | pg_sys::XactEvent::XACT_EVENT_ABORT) {
         UNDER_WAY.set(None);
     }
-    cascade::note_transaction_end(event);
     hygiene::note_transaction_event(event);
 }
 
@@ -60,13 +59,10 @@ unsafe extern "C-unwind" fn end_subtransaction(
     _parent: pg_sys::SubTransactionId,
     _argument: *mut std::ffi::c_void,
 ) {
-    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB {
-        cascade::note_subtransaction_start(own);
-    } else if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
+    if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         if UNDER_WAY.get().is_some_and(|under_way| under_way.since >= own) {
             UNDER_WAY.set(None);
         }
-        cascade::note_subtransaction_abort(own);
         hygiene::note_subtransaction_abort(own);
     }
 }
