@@ -3,7 +3,8 @@
 //! They are raw functions, for a BEFORE trigger gives the row back.
 
 use super::nesting::{self, Intent};
-use super::{protected, report, role, settings, spi, trigger};
+use super::trigger::{self, Event, Level, Timing};
+use super::{protected, report, role, settings, spi};
 use crate::error::{RowsError, TenancyError};
 use crate::model::Sql;
 use crate::pg::guc::Backend;
@@ -38,7 +39,7 @@ static SENT_AGAIN: Backend<Option<(pg_sys::Oid, u32, u16)>> = Backend::new(None)
 
 /// What a BEFORE trigger for a row was fired for.
 struct Fired {
-    event: u32,
+    event: Event,
     relation: pg_sys::Relation,
     /// The row before, or the only one.
     old: pg_sys::HeapTuple,
@@ -48,20 +49,17 @@ struct Fired {
 
 impl Fired {
     /// Refuses a call by anybody but PostgreSQL, and a trigger that is none of ours.
-    fn by(call: trigger::Call) -> Result<Self, TenancyError> {
-        // SAFETY: a function's call information is valid while it runs; the node's tag tells whether the context is ours.
+    fn by(call: trigger::Call, events: &[Event]) -> Result<Self, TenancyError> {
+        let fired = trigger::expect(call, Level::Row, Timing::Before, events)?;
+        let data = fired.data;
+        // SAFETY: PostgreSQL passed it, and it is valid while the function runs.
         unsafe {
-            let context = (*call).context;
-            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-                return Err(TenancyError::NotATriggerCall);
-            }
-            let data = context.cast::<pg_sys::TriggerData>();
-            const TIMES: u32 = pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_BEFORE;
-            if (*data).tg_event & TIMES != TIMES {
-                return Err(TenancyError::NotATriggerCall);
-            }
-            let event = (*data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK;
-            Ok(Self { event, relation: (*data).tg_relation, old: (*data).tg_trigtuple, new: (*data).tg_newtuple })
+            Ok(Self {
+                event: fired.event,
+                relation: (*data).tg_relation,
+                old: (*data).tg_trigtuple,
+                new: (*data).tg_newtuple,
+            })
         }
     }
 
@@ -222,14 +220,14 @@ fn actor() -> Option<pg_sys::Datum> {
 }
 
 fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
-    let fired = Fired::by(call)?;
+    let fired = Fired::by(call, &[Event::Insert, Event::Update, Event::Delete])?;
     let column = |name, types: &[pg_sys::Oid]| fired.column(name, types, "tenancy.enable_stamps");
     match fired.event {
-        pg_sys::TRIGGER_EVENT_DELETE => {
+        Event::Delete => {
             fired.note_leaving();
             Ok(fired.old)
         }
-        pg_sys::TRIGGER_EVENT_INSERT => {
+        Event::Insert => {
             let (now, actor) = (now(), actor());
             let [created_at, created_by] = fired.origin().unwrap_or([now, actor]);
             let values = [
@@ -255,10 +253,10 @@ fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
 
 /// Keeps a row that an application deletes, and writes who deleted it and when.
 fn keep(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
-    let fired = Fired::by(call)?;
+    let fired = Fired::by(call, &[Event::Update, Event::Delete])?;
     // SAFETY: the trigger's relation is open.
     let relation = unsafe { (*fired.relation).rd_id };
-    if fired.event == pg_sys::TRIGGER_EVENT_DELETE {
+    if fired.event == Event::Delete {
         if nesting::is_in_own_query() || !role::is_bound(relation) {
             return Ok(fired.old);
         }
