@@ -82,6 +82,7 @@ fn set(target: Oid, rule: &Rule<'_>) -> Result<(), TenancyError> {
         let Some(column) = column else { return Err(TenancyError::NotProtected { table: root.name.clone() }) };
         if rule.keep.is_some() {
             check_column(root, rule.column)?;
+            rows::tell_silent_triggers(root);
         }
         Ok(column)
     })?;

@@ -250,6 +250,18 @@ pub fn refuse_strangers(family: &[Member]) -> Result<(), TenancyError> {
     }
 }
 
+/// Says which triggers of the users do not fire when rows of a table are removed by us.
+pub fn tell_silent_triggers(root: &Member) {
+    const DELETE: i16 = 8;
+    let is_silent =
+        |trigger: &&Trigger| trigger.kind & DELETE != 0 && !trigger.function.starts_with("tenancy_internal.");
+    let names: Vec<String> = root.triggers.iter().filter(is_silent).map(|trigger| trigger.name.to_string()).collect();
+    if !names.is_empty() {
+        let (name, names) = (&root.name, names.join(", "));
+        spi::notice(&format!("triggers of {name} do not fire for rows that are removed so: {names}"));
+    }
+}
+
 /// Takes the lock under which a family is changed.
 pub fn lock(root: &Member) -> Result<(), TenancyError> {
     spi::run(&Sql::text("LOCK TABLE ").name(&root.name).then(" IN ACCESS EXCLUSIVE MODE"), &[])

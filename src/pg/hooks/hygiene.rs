@@ -73,6 +73,8 @@ pub fn scrub_if_due() -> Result<(), TenancyError> {
     }
     if is_anothers() && is_bound()? {
         spi::own_work(|| spi::with_catalog_names(scrub))?;
+        // Not in there: settings that change in it come back with its end.
+        compat::forget_session_placeholders();
     }
     // SAFETY: reads a variable of the backend.
     CLEAN_SINCE.set(Some(unsafe { pg_sys::GetCurrentSubTransactionId() }));
@@ -104,7 +106,6 @@ fn scrub() -> Result<(), TenancyError> {
             ResetSequenceCaches();
         });
     }
-    compat::forget_session_placeholders();
     // A temporary table that a query under way uses makes it an error, which ends the transaction.
     if has_temporary_relations()? { spi::run(&Sql::text("DISCARD TEMP"), &[]) } else { Ok(()) }
 }
