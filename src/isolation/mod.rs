@@ -154,8 +154,8 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.scope_unique(target regclass, constraint_name name) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn scope_unique(target: Option<Oid>, constraint_name: Option<&std::ffi::CStr>) -> Result<(), ErrorReport> {
-        let name = ident("constraint_name", constraint_name)?;
-        Ok(on_table(target, |target| keys::store::scope(target, &name))?)
+        let scope = |target| keys::store::scope(target, &ident("constraint_name", constraint_name)?);
+        Ok(on_table(target, scope)?)
     }
 
     /// The steps `scope_unique` would take; changes nothing.
@@ -180,8 +180,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         >,
         ErrorReport,
     > {
-        let name = ident("constraint_name", constraint_name)?;
-        let steps = on_table(target, |target| keys::store::plan_scope(target, &name))?;
+        let plan = |target| keys::store::plan_scope(target, &ident("constraint_name", constraint_name)?);
+        let steps = on_table(target, plan)?;
         Ok(TableIterator::new((1..).zip(steps).map(shown)))
     }
 
@@ -190,8 +190,8 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.unscope_unique(target regclass, constraint_name name) RETURNS void
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn unscope_unique(target: Option<Oid>, constraint_name: Option<&std::ffi::CStr>) -> Result<(), ErrorReport> {
-        let name = ident("constraint_name", constraint_name)?;
-        Ok(on_table(target, |target| keys::store::unscope(target, &name))?)
+        let unscope = |target| keys::store::unscope(target, &ident("constraint_name", constraint_name)?);
+        Ok(on_table(target, unscope)?)
     }
 
     /// Protects new tables of `schema` no longer; those that are protected stay so. 42704 when it is not protected.
