@@ -1,7 +1,7 @@
--- Text crosses into Rust as UTF-8.
+-- Text crosses into Rust as UTF-8, and in a database with encoding SQL_ASCII a text may be anything.
 DO $$
 BEGIN
-    IF pg_catalog.getdatabaseencoding() NOT IN ('UTF8', 'SQL_ASCII') THEN
+    IF pg_catalog.getdatabaseencoding() <> 'UTF8' THEN
         RAISE EXCEPTION 'pg_tenancy does not support databases with encoding %', pg_catalog.getdatabaseencoding()
             USING ERRCODE = 'feature_not_supported', HINT = 'Use a database with encoding UTF8.';
     END IF;

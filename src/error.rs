@@ -12,7 +12,7 @@ pub use jobs::JobError;
 pub use rows::RowsError;
 
 use crate::model::fence::{Gap, Statement};
-use crate::model::{Ident, KeyKind, QualifiedName, Status, Violation};
+use crate::model::{Ident, InvalidSetting, KeyKind, QualifiedName, Status, Violation};
 use std::fmt;
 
 /// The SQLSTATEs in use (ARCHITECTURE, "SQLSTATEs").
@@ -49,6 +49,8 @@ pub enum State {
     TriggerProtocolViolated,
     /// 39P03
     EventTriggerProtocolViolated,
+    /// XX000: a fault of our own, which no user can cause.
+    InternalError,
 }
 
 /// What a user sees of a refusal.
@@ -107,6 +109,7 @@ pub enum TenancyError {
     RestoredTenant { now: String, sealed: String },
     ForbiddenSource { source: &'static str },
     UnreadablePin,
+    InvalidSetting(InvalidSetting),
     TenantUnavailable { tenant: String, status: Status, reason: Option<String> },
     ReadOnlyTenant { tenant: String, reason: Option<String> },
     OtherTenant { expected: String, current: String },
@@ -179,6 +182,7 @@ pub enum TenancyError {
     FencedView { relation: String, role: String },
     LostTenantColumn { relation: String, column: Ident },
     Denied { role: String, statement: Statement },
+    LoopOfAnother { former: String, tenant: String },
     NoReason,
     PastEnd { role: String },
     NotExempt { role: String },
@@ -339,6 +343,15 @@ impl TenancyError {
                 "the tenant stored for the role or database of this connection cannot be read",
             )
             .hint("Correct it with ALTER ROLE or ALTER DATABASE ... SET app.current_tenant_id, then connect again."),
+            E::InvalidSetting(invalid) => {
+                let (name, value) = (&invalid.name, shortened(&invalid.value));
+                let message = match invalid.wanted {
+                    Some(_) => format!("setting {name} has the invalid value \"{value}\""),
+                    None => format!("setting {name} does not exist, and its value \"{value}\" counts for nothing"),
+                };
+                let detail = format!("{} A session gets no tenant while nobody knows what was meant.", invalid.origin());
+                Face::new(NotInPrerequisiteState, message).detail(detail).hint(invalid.remedy())
+            }
             E::TenantUnavailable { tenant, status, reason } => {
                 let face = Face::new(NotInPrerequisiteState, format!("tenant \"{tenant}\" is {}", status.as_str()));
                 let face = match reason {
@@ -718,6 +731,12 @@ impl TenancyError {
             )
             .hint("Call tenancy.unprotect_table(...) and protect it again by the column it has now."),
             E::Denied { role, statement } => denied(role, statement),
+            E::LoopOfAnother { former, tenant } => Face::new(
+                InsufficientPrivilege,
+                format!("a loop over rows of tenant \"{former}\" goes on in a transaction of tenant \"{tenant}\""),
+            )
+            .detail("The server keeps the rows that a FOR loop has still to give when its transaction ends.")
+            .hint("Leave the loop before the tenant changes: loop over the tenants outside, and over their rows inside."),
             E::NoReason => Face::new(InvalidParameterValue, "an exemption needs a reason")
                 .hint("Say what the role is for, such as 'nightly pg_dump'."),
             E::PastEnd { role } => {
@@ -791,7 +810,7 @@ impl TenancyError {
             E::Audit(refusal) => refusal.face(),
             E::Rows(refusal) => refusal.face(),
             E::Job(refusal) => refusal.face(),
-            E::Internal { what } => Face::new(NotInPrerequisiteState, what.clone())
+            E::Internal { what } => Face::new(InternalError, what.clone())
                 .hint("This should not happen; please report it with the statement that was run."),
         }
     }
@@ -803,7 +822,7 @@ impl TenancyError {
         use TenancyError as E;
         match self {
             E::NoTenant { .. } | E::StaleTenant { .. } | E::ExpiredContext { .. } => Some(Violation::MissingContext),
-            E::ForbiddenSource { .. } | E::UnreadablePin | E::TenantUnavailable { .. } => {
+            E::ForbiddenSource { .. } | E::UnreadablePin | E::InvalidSetting(_) | E::TenantUnavailable { .. } => {
                 Some(Violation::RefusedContext)
             }
             E::UnsignedTenant { .. } | E::MalformedToken { .. } | E::UnknownTokenKey { .. } | E::NoNonce => {
@@ -819,6 +838,7 @@ impl TenancyError {
             | E::FencedSuperuser { .. }
             | E::FencedView { .. }
             | E::Denied { .. }
+            | E::LoopOfAnother { .. }
             | E::LockedDown { .. } => Some(Violation::Fence),
             E::ProtectionLost { is_refused: true, .. }
             | E::OwnerUnbound { .. }
@@ -923,6 +943,7 @@ impl std::error::Error for TenancyError {}
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::model::setting::Place;
 
     #[test]
     fn a_long_name_is_cut_in_messages() {
@@ -947,6 +968,13 @@ mod tests {
             TenancyError::NotProtected { table: table.clone() },
             TenancyError::UnsignedTenant { tenant: "red".into() },
             TenancyError::ForbiddenOptions,
+            TenancyError::InvalidSetting(InvalidSetting {
+                name: "tenancy.context_mode".into(),
+                value: "sined".into(),
+                place: Place::File,
+                wanted: Some("open or signed".into()),
+            }),
+            TenancyError::LoopOfAnother { former: "red".into(), tenant: "blue".into() },
             TenancyError::BoundRole { bound: "red".into(), second: "blue".into() },
             TenancyError::ExpiredContext { tenant: "red".into() },
             TenancyError::MalformedToken { what: "It has no three parts." },

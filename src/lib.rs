@@ -26,12 +26,15 @@ pgrx::extension_sql_file!("../sql/finalize.sql", finalize);
 /// Called once per process that loads the library: the postmaster (shared_preload_libraries) or a backend.
 #[pgrx::pg_guard]
 pub extern "C-unwind" fn _PG_init() {
+    pg::report::forgo_backtraces();
     pg::session::note_loading();
     pg::guc::note_options();
+    let given = pg::invalid::given();
     pg::settings::define();
     pg::signing::define();
     pg::deleted::define();
     pg::guc::define();
+    pg::invalid::judge(given);
     pg::cache::watch();
     pg::watched::watch();
     pg::hush::install();

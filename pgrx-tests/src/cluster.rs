@@ -64,7 +64,11 @@ struct Inner {
 struct Own {
     process: Mutex<Option<Guarded>>,
     folder: data::Folder,
+    environment: Environment,
 }
+
+/// Variables of a server's environment beside those of ours.
+type Environment = Vec<(String, String)>;
 
 #[derive(Debug, Clone, Copy, PartialEq, Eq)]
 enum Template {
@@ -96,6 +100,13 @@ impl Cluster {
         must(Self::launch(&Self::server_of_this_run(), settings))
     }
 
+    /// The same with variables in the server's environment.
+    #[track_caller]
+    pub fn start_in(settings: &[(&str, &str)], environment: &[(&str, &str)]) -> Self {
+        let environment = environment.iter().map(|(name, value)| ((*name).to_owned(), (*value).to_owned())).collect();
+        must(Self::launch_in(&Self::server_of_this_run(), settings, environment))
+    }
+
     #[track_caller]
     fn server_of_this_run() -> Server {
         let pg_config = from_environment(environment::PG_CONFIG);
@@ -104,18 +115,22 @@ impl Cluster {
 
     /// A cluster on `server`, empty but for what initdb makes.
     pub fn launch(server: &Server, settings: &[(&str, &str)]) -> Result<Self> {
+        Self::launch_in(server, settings, Environment::new())
+    }
+
+    fn launch_in(server: &Server, settings: &[(&str, &str)], environment: Environment) -> Result<Self> {
         let folder = data::Folder::new()?;
         data::initdb(server, &folder.data())?;
         data::configure(&folder, data::FOR_TESTS)?;
         data::configure(&folder, settings)?;
-        Self::run(server, folder)
+        Self::run(server, folder, environment)
     }
 
-    fn run(server: &Server, folder: data::Folder) -> Result<Self> {
+    fn run(server: &Server, folder: data::Folder, environment: Environment) -> Result<Self> {
         let cluster = Self(Arc::new(Inner {
             server: server.clone(),
             sockets: folder.sockets().to_owned(),
-            own: Some(Own { process: Mutex::new(None), folder }),
+            own: Some(Own { process: Mutex::new(None), folder, environment }),
             template: Mutex::new(Template::Missing),
         }));
         cluster.power_on()?;
@@ -125,7 +140,7 @@ impl Cluster {
     fn power_on(&self) -> Result<()> {
         let own = self.own()?;
         let mut command = self.0.server.program("postgres")?;
-        command.arg("-D").arg(own.folder.data());
+        command.arg("-D").arg(own.folder.data()).envs(own.environment.iter().cloned());
         let mut server = Guarded::start(&command, "QUIT", &self.log())?;
         process::wait_for("the server to accept connections", START_LIMIT, || {
             if let Some(status) = server.ended()? {

@@ -140,8 +140,6 @@ fn system_user(name: &str) -> Result<SystemUser> {
 pub fn as_server_user(program: impl AsRef<OsStr>) -> Result<Command> {
     let mut command = Command::new(program);
     command.current_dir("/");
-    // A server that inherits it puts pgrx's backtraces into the DETAIL of PostgreSQL's errors.
-    command.env_remove("RUST_BACKTRACE");
     if let Some(user) = server_user()? {
         user.take_over(&mut command);
     }

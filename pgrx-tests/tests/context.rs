@@ -1,7 +1,9 @@
 //! The tenant of a transaction as a user's program sees it: the three ways to set it, how long it lasts, and what a
 //! session can learn about itself.
 
-use pg_tenancy_tests::{Cluster, Db, Role, Session, Tenant, cluster::data::Folder, process};
+use std::time::Duration;
+
+use pg_tenancy_tests::{Cluster, Db, Role, Session, Shutdown, Tenant, cluster::data::Folder, process};
 
 /// A protected `orders` with one row each of red and blue, an application and an administrator.
 struct Scene {
@@ -502,4 +504,148 @@ fn a_server_with_a_known_way_past_row_security_is_named_when_the_extension_is_ma
     let sound = [140_024, 150_019, 160_015, 170_011, 180_006];
     let is_known = sound.iter().any(|least| version / 10_000 == least / 10_000 && version >= *least);
     assert_eq!(note.is_empty(), is_known, "{version}: {note:?}");
+}
+
+/// How the library comes into a session: when one of its functions is first called, or by a setting.
+const PRELOADS: [Option<&str>; 3] = [None, Some("session_preload_libraries"), Some("shared_preload_libraries")];
+
+/// It has no tenant, by whatever way, and says that `setting` is to blame and how to mend it.
+#[track_caller]
+fn is_closed(session: &Session, setting: &str, value: &str, remedy: &str) {
+    let refusal = session.refused("55000", "SELECT tenancy.set_tenant('red')");
+    assert!(refusal.message().contains(setting) && refusal.message().contains(value), "{refusal:?}");
+    assert!(refusal.hint().is_some_and(|hint| hint.contains(remedy)), "{remedy}: {refusal:?}");
+    session.refused("55000", "BEGIN; SET LOCAL app.current_tenant_id = 'red'; SELECT item FROM orders");
+    session.run("ROLLBACK");
+    session.refused("55000", "SELECT item FROM orders");
+    session.sees(&format!("SELECT problem LIKE '%{setting}%', tenant_code FROM tenancy.verify_context()"), &["t|NULL"]);
+}
+
+#[test]
+fn a_session_whose_stored_settings_are_invalid_has_no_tenant() {
+    for preload in PRELOADS {
+        let cluster = Cluster::start(&[]);
+        let (scene, other) = (Scene::on(cluster.db()), Scene::on(cluster.db()));
+        let roles = ["mode", "name", "ttl", "here"].map(|hint| scene.db.application(hint));
+        let [mode, name, ttl, here] = &roles;
+        for role in &roles {
+            scene.db.admin().run(&format!("GRANT SELECT ON orders TO {role}"));
+        }
+        let (this, that) = (format!("\"{}\"", scene.db.name()), format!("\"{}\"", other.db.name()));
+        // Each: where it is stored, the setting, what is stored, what is right, and who logs in where.
+        let stored = [
+            (format!("ALTER ROLE {mode}"), "tenancy.context_mode", "sined", "open", (&scene, mode)),
+            (format!("ALTER ROLE {name}"), "tenancy.contxt_mode", "signed", "", (&scene, name)),
+            (format!("ALTER ROLE {ttl}"), "tenancy.token_max_ttl", "a fortnight", "1h", (&scene, ttl)),
+            (
+                format!("ALTER ROLE {here} IN DATABASE {this}"),
+                "tenancy.token_replay_guard",
+                "yess",
+                "on",
+                (&scene, here),
+            ),
+            (format!("ALTER DATABASE {that}"), "tenancy.strictness", "stirct", "standard", (&other, &other.app)),
+        ];
+        // Where the library is not loaded PostgreSQL stores anything.
+        for (place, setting, value, ..) in &stored {
+            cluster.superuser().run(&format!("{place} SET {setting} = '{value}'"));
+        }
+        if let Some(preload) = preload {
+            cluster.configure(&[(preload, "pg_tenancy")]);
+            cluster.restart(Shutdown::Fast);
+        }
+        scene.app().run("SELECT tenancy.set_tenant('red')");
+        for (place, setting, value, valid, (scene, role)) in &stored {
+            let verb = if valid.is_empty() { "RESET" } else { "SET" };
+            let remedy = format!("{} {verb} {setting}", place.replace('"', ""));
+            is_closed(&scene.db.login(role), setting, value, &remedy);
+            let dba = scene.db.admin();
+            let named = format!(
+                "SELECT severity FROM tenancy.check_integrity('roles')
+                  WHERE check_id = 'setting_invalid' AND detail LIKE '%{setting}%{value}%'"
+            );
+            dba.sees(&named, &["error"]);
+            dba.run(&match *valid {
+                "" => format!("{place} RESET {setting}"),
+                valid => format!("{place} SET {setting} = '{valid}'"),
+            });
+            scene.db.admin().sees(&named, &[]);
+            let mended = scene.db.login(role);
+            mended.run("BEGIN; SELECT tenancy.set_tenant('red')");
+            mended.sees("SELECT item FROM orders", &["of red"]);
+        }
+    }
+}
+
+#[test]
+fn a_session_whose_server_has_invalid_settings_has_no_tenant() {
+    for preload in PRELOADS {
+        let cluster = Cluster::start(&[]);
+        let scene = Scene::on(cluster.db());
+        let preloads: Vec<_> = preload.map(|preload| (preload, "pg_tenancy")).into_iter().collect();
+        cluster.configure(&preloads);
+        cluster.configure(&[("tenancy.session_hygiene", "srcub"), ("tenancy.context_mode", "open")]);
+        cluster.restart(Shutdown::Fast);
+        is_closed(&scene.app(), "tenancy.session_hygiene", "srcub", "postgresql.conf");
+        scene.db.admin().sees(
+            "SELECT detail LIKE '%tenancy.session_hygiene%srcub%' FROM tenancy.check_integrity('roles')
+              WHERE check_id = 'setting_invalid'",
+            &["t"],
+        );
+        // Where the role has a valid one of its own, that is in force.
+        let role = &scene.app;
+        scene.db.admin().run(&format!("ALTER ROLE {role} SET tenancy.session_hygiene = 'scrub'"));
+        scene.app().run("SELECT tenancy.set_tenant('red')");
+        scene.db.admin().run(&format!("ALTER ROLE {role} RESET tenancy.session_hygiene"));
+        is_closed(&scene.app(), "tenancy.session_hygiene", "srcub", "postgresql.conf");
+        cluster.configure(&[("tenancy.session_hygiene", "scrub")]);
+        cluster.reload();
+        let works = || Ok(scene.app().try_run("SELECT tenancy.set_tenant('red')").ok());
+        process::wait_for("the server to read its settings", Duration::from_secs(30), works)
+            .unwrap_or_else(|error| panic!("{error:?}"));
+        // A name that is none closes, too.
+        cluster.configure(&[("tenancy.strictnes", "strict")]);
+        cluster.restart(Shutdown::Fast);
+        is_closed(&scene.app(), "tenancy.strictnes", "strict", "postgresql.conf");
+    }
+}
+
+#[test]
+fn what_is_invalid_counts_as_strict() {
+    let cluster = Cluster::start(&[]);
+    let scene = Scene::on(cluster.db());
+    cluster.superuser().run(&format!("ALTER ROLE {} SET tenancy.strictness = 'stirct'", scene.app));
+    cluster.configure(&[("shared_preload_libraries", "pg_tenancy")]);
+    cluster.restart(Shutdown::Fast);
+    scene.app().refused("42501", "LISTEN news");
+    scene.app().sees("SHOW tenancy.strictness", &["standard"]);
+    scene.db.admin().run("LISTEN news");
+}
+
+#[test]
+fn only_a_value_that_would_have_counted_closes_the_session() {
+    let scene = Scene::new();
+    let session = scene.app();
+    session.run("SET tenancy.context_mode = 'sined'; SET tenancy.anything = 'x'");
+    session.run("BEGIN; SELECT tenancy.set_tenant('red')");
+    session.sees("SELECT item FROM orders", &["of red"]);
+    let dba = scene.db.admin();
+    dba.run("SET tenancy.context_mode = 'sined'");
+    dba.refused("55000", "SELECT tenancy.set_tenant('red')");
+    dba.refused("22023", "SET tenancy.context_mode = 'sined'");
+    scene.db.admin().run("SELECT tenancy.set_tenant('red')");
+}
+
+#[test]
+fn a_refusal_carries_no_backtrace_whatever_the_servers_environment_says() {
+    for preload in PRELOADS {
+        let settings: Vec<_> = preload.map(|preload| (preload, "pg_tenancy")).into_iter().collect();
+        let cluster = Cluster::start_in(&settings, &[("RUST_BACKTRACE", "full"), ("RUST_LIB_BACKTRACE", "1")]);
+        let scene = Scene::on(cluster.db());
+        let ours = scene.app().refused("55000", "SELECT item FROM orders");
+        assert_eq!(ours.detail(), None, "{ours:?}");
+        // One that PostgreSQL raises below a function of ours.
+        let theirs = scene.db.admin().refused("25006", "BEGIN READ ONLY; SELECT tenancy.create_tenant('green')");
+        assert!(!theirs.detail().unwrap_or_default().contains("pgrx"), "{theirs:?}");
+    }
 }

@@ -302,6 +302,62 @@ fn what_a_tenant_makes_after_the_cleaning_stays() {
     }
 }
 
+/// A loop over red's rows that goes on, when `ends` (COMMIT or ROLLBACK) has ended its transaction, in one of `then`.
+fn loop_of_red(ends: &str, then: &str) -> String {
+    format!(
+        "DO $$
+         DECLARE r record;
+         BEGIN
+             PERFORM tenancy.set_tenant('red');
+             FOR r IN SELECT item, n FROM orders, generate_series(1, 100) n LOOP
+                 {ends};
+                 PERFORM tenancy.set_tenant('{then}');
+                 IF (SELECT count(*) FROM orders WHERE item <> r.item) > 0 THEN
+                     RAISE 'blue reads %', r.item USING ERRCODE = 'ZZ001';
+                 END IF;
+             END LOOP;
+         END $$"
+    )
+}
+
+#[test]
+fn a_loop_over_rows_does_not_go_on_into_the_next_tenant() {
+    for hygiene in ["scrub", "refuse"] {
+        let scene = Scene::new();
+        scene.admin().run(&format!("ALTER ROLE {} SET tenancy.session_hygiene = '{hygiene}'", scene.app));
+        for ends in ["COMMIT", "ROLLBACK"] {
+            let session = scene.app();
+            let refusal = session.refused("42501", &loop_of_red(ends, "blue"));
+            assert!(refusal.message().contains("red") && refusal.message().contains("blue"), "{refusal:?}");
+            session.run(&loop_of_red(ends, "red"));
+            begin_as(&session, "blue");
+            session.sees(COUNT, &["1"]);
+        }
+    }
+}
+
+#[test]
+fn a_loop_over_tenants_may_take_each_of_them_in_a_transaction_of_its_own() {
+    let scene = Scene::new();
+    scene.admin().run(&format!("ALTER ROLE {} SET tenancy.session_hygiene = 'scrub'", scene.app));
+    scene.app().run(
+        "DO $$
+         DECLARE t record; r record;
+         BEGIN
+             FOR t IN SELECT code FROM unnest('{red,blue,red}'::text[]) code LOOP
+                 PERFORM tenancy.set_tenant(t.code);
+                 FOR r IN SELECT item FROM orders LOOP
+                     ASSERT r.item = format('%s''s', t.code), r.item;
+                     COMMIT;
+                     PERFORM tenancy.set_tenant(t.code);
+                 END LOOP;
+                 ASSERT (SELECT count(*) FROM orders) = 1;
+                 COMMIT;
+             END LOOP;
+         END $$",
+    );
+}
+
 #[test]
 fn foreign_keys_cascades_and_triggers_of_bound_owners_work() {
     let scene = Scene::new();

@@ -91,6 +91,72 @@ fn all_that_only_reads_works_on_a_standby() {
     dba.run("SELECT tenancy.health(), tenancy.diagnose('red')");
 }
 
+/// A call of each function and procedure, once with NULL for each argument and once with something.
+const CALLS: &str = r"
+    SELECT format('%s %I.%I(%s)', CASE p.prokind WHEN 'p' THEN 'CALL' ELSE 'SELECT' END, n.nspname, p.proname,
+                  (SELECT string_agg(CASE WHEN given.is_null THEN 'NULL::' || a.type
+                                          ELSE quote_literal(CASE WHEN a.type = 'boolean' THEN 'true'
+                                                   WHEN a.type = 'regclass' THEN 'orders'
+                                                   WHEN a.type = 'regrole' THEN 'pg_monitor'
+                                                   WHEN a.name ~ 'schema' THEN 'public'
+                                                   WHEN a.name ~ 'confirm|tenant' THEN 'red'
+                                                   WHEN a.type = 'interval' THEN '1 day'
+                                                   WHEN a.type IN ('json', 'jsonb') OR a.type ~ '\[\]' THEN '{}'
+                                                   WHEN a.type ~ '^timestamp|^date' THEN '2026-01-01'
+                                                   WHEN a.type = 'uuid' THEN '00000000-0000-4000-8000-000000000000'
+                                                   WHEN a.type IN ('text', 'name') THEN 'item' ELSE '1' END) || '::' || a.type END,
+                                     ', ' ORDER BY u.at)
+                     FROM unnest(p.proargtypes::oid[], p.proargnames) WITH ORDINALITY AS u(oid, name, at)
+                    CROSS JOIN LATERAL (SELECT format_type(u.oid, NULL) AS type, u.name) AS a
+                    WHERE u.oid IS NOT NULL))
+      FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+     CROSS JOIN (VALUES (true), (false)) AS given(is_null)
+     WHERE n.nspname = 'tenancy' AND p.prorettype NOT IN ('trigger'::regtype, 'event_trigger'::regtype, 'internal'::regtype)
+     ORDER BY 1";
+
+#[test]
+fn nothing_fails_on_a_standby_with_an_internal_error() {
+    let pair = Pair::new(&[]);
+    pair.decide("SELECT tenancy.enable_stamps('orders'); CREATE TABLE parts (id int PRIMARY KEY, tenant_id uuid)");
+    let dba = pair.image().admin();
+    for call in [
+        "SELECT tenancy.exempt_role('pg_monitor', 'x')",
+        "SELECT tenancy.unprotect_schema('public')",
+        "SELECT tenancy.protect_schema('public')",
+        "SELECT tenancy.disable_stamps('orders')",
+        "SELECT tenancy.create_tenant('green')",
+        "SELECT tenancy.suspend_tenant('red')",
+        "SELECT tenancy.protect_table('parts')",
+        "SELECT tenancy.unprotect_table('orders')",
+        "SELECT tenancy.audit_table('orders')",
+    ] {
+        dba.refused("25006", call);
+    }
+    let calls = dba.rows(CALLS);
+    assert!(calls.len() > 150, "{calls:?}");
+    let mut wrong = Vec::new();
+    for call in &calls {
+        if let Err(error) = dba.try_run(call)
+            && error.code().is_none_or(|code| code.code().starts_with("XX"))
+        {
+            wrong.push(format!("{call}: {error:?}"));
+        }
+    }
+    assert!(wrong.is_empty(), "{}", wrong.join("\n"));
+}
+
+#[test]
+fn a_read_only_transaction_reads_what_it_may_and_writes_nothing() {
+    let pair = Pair::new(&[]);
+    let dba = pair.db.admin();
+    dba.run("SET default_transaction_read_only = on");
+    dba.run("SELECT * FROM tenancy.plan_protection('orders'); SELECT * FROM tenancy.check_integrity()");
+    for call in ["SELECT tenancy.unprotect_table('orders')", "SELECT tenancy.exempt_role('pg_monitor', 'x')"] {
+        dba.refused("25006", call);
+        dba.sees("SELECT pg_current_xact_id_if_assigned() IS NULL", &["t"]);
+    }
+}
+
 #[test]
 fn reading_assigns_no_transaction_id() {
     let pair = Pair::new(&[]);

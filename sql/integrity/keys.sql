@@ -379,7 +379,7 @@ WITH guarded AS MATERIALIZED (
      WHERE g.root = g.relation AND g.access <> 'reference'
 )
 SELECT tenancy_internal.defect('name_convention', n.classid, n.oid,
-           format('%s %I of %s should be named %s…', CASE WHEN n.index IS NULL THEN 'Constraint' ELSE 'Index' END, n.name, n.identity,
+           format('%s %I of %s should be named %s...', CASE WHEN n.index IS NULL THEN 'Constraint' ELSE 'Index' END, n.name, n.identity,
                   replace(n.prefix, '(uk|idx)_', 'uk_')),
            CASE WHEN n.is_taken OR octet_length(n.new_name) > 63 THEN NULL
                 WHEN n.index IS NULL THEN format('ALTER TABLE %s RENAME CONSTRAINT %I TO %I', n.identity, n.name, n.new_name)

@@ -195,6 +195,43 @@ SELECT w.check_id, 'pg_database'::regclass, d.oid, 0, NULL, NULL, NULL,
  WHERE f.applied AND f.error IS NULL GROUP BY w.check_id, d.oid
 $$;
 
+-- Settings of ours with values that PostgreSQL refuses: sessions that have one get no tenant. What is stored is asked of all
+-- roles; of the server's files and command line this session knows what it was started with.
+CREATE FUNCTION tenancy_internal.find_invalid_settings(tables oid[], sample integer, deep boolean)
+RETURNS SETOF tenancy_internal.finding
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+WITH here AS (
+    SELECT d.oid, d.datname FROM pg_database d WHERE d.datname = current_database()
+), stored AS MATERIALIZED (    -- before a value is judged, for which it must be of ours
+    SELECT s.setrole AS role, split_part(c, '=', 1) AS name, substr(c, strpos(c, '=') + 1) AS value,
+           CASE WHEN s.setrole = 0 AND s.setdatabase = 0 THEN 'ALTER ROLE ALL'
+                WHEN s.setrole = 0 THEN format('ALTER DATABASE %I', h.datname)
+                WHEN s.setdatabase = 0 THEN format('ALTER ROLE %I', r.rolname)
+                ELSE format('ALTER ROLE %I IN DATABASE %I', r.rolname, h.datname) END AS command
+      FROM here h JOIN pg_db_role_setting s ON s.setdatabase IN (0, h.oid)
+     CROSS JOIN LATERAL unnest(s.setconfig) c LEFT JOIN pg_roles r ON r.oid = s.setrole
+     WHERE c ILIKE 'tenancy.%'
+), filed AS MATERIALIZED (
+    SELECT f.name, f.setting AS value, regexp_replace(f.sourcefile, '^.*/', '') AS file
+      FROM pg_file_settings f WHERE f.name ILIKE 'tenancy.%' AND (f.applied OR f.error IS NOT NULL)
+), found(role, detail, remedy) AS (
+    SELECT s.role, format('%s has set %s to %L: %s.', s.command, s.name, s.value, tenancy_internal.setting_fault(s.name, s.value)),
+           -- Which value was meant only a person knows.
+           CASE WHEN s.name NOT IN (SELECT g.name FROM pg_settings g) THEN format('%s RESET %s', s.command, s.name) END
+      FROM stored s WHERE tenancy_internal.setting_fault(s.name, s.value) IS NOT NULL
+     UNION ALL
+    SELECT 0, format('The server''s %s has set %s to %L: %s.', f.file, f.name, f.value, tenancy_internal.setting_fault(f.name, f.value)), NULL
+      FROM filed f WHERE tenancy_internal.setting_fault(f.name, f.value) IS NOT NULL
+     UNION ALL
+    SELECT 0, format('This session gets no tenant: %s.', tenancy_internal.invalid_setting()), NULL
+     WHERE tenancy_internal.invalid_setting() IS NOT NULL
+)
+SELECT 'setting_invalid', CASE WHEN f.role = 0 THEN 'pg_database'::regclass ELSE 'pg_authid'::regclass END::oid,
+       CASE WHEN f.role = 0 THEN h.oid ELSE f.role END, 0, NULL::text, NULL::bigint, NULL::jsonb,
+       string_agg(f.detail, ' ' ORDER BY f.detail), string_agg(f.remedy, '; ' ORDER BY f.remedy)
+  FROM found f CROSS JOIN here h GROUP BY f.role, h.oid
+$$;
+
 -- Who may change a setting that isolation rests on. Dynamic, for PostgreSQL 14 has no such catalog.
 CREATE FUNCTION tenancy_internal.find_parameter_grants(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
@@ -298,6 +335,7 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, is_on,
     ('exemption_past', 'roles', 'warning', true, 'find_role_records', 'an exemption from the fence has ended'),
     ('exemption_idle', 'roles', 'warning', true, 'find_role_records', 'an exemption from the fence exempts nobody'),
     ('binding_void', 'roles', 'warning', true, 'find_role_records', 'a role is bound to a tenant that is gone'),
+    ('setting_invalid', 'roles', 'error', true, 'find_invalid_settings', 'a setting is invalid, and its sessions have no tenant'),
     ('setting_weak', 'roles', 'warning', true, 'find_settings', 'a stored setting takes protection away'),
     ('setting_lenient', 'roles', 'info', true, 'find_settings', 'a stored setting makes mistakes of an application harder to see'),
     ('setting_row_security', 'roles', 'warning', true, 'find_settings', 'row_security is off, and protected tables fail'),
@@ -317,6 +355,9 @@ COMMENT ON FUNCTION tenancy_internal.reachable_roles(oid[]) IS 'what roles can b
 COMMENT ON FUNCTION tenancy_internal.find_role_dangers(oid[], integer, boolean) IS 'finds roles of applications that can get past row security';
 COMMENT ON FUNCTION tenancy_internal.find_role_records(oid[], integer, boolean) IS 'finds exemptions and bindings that say nothing any more';
 COMMENT ON FUNCTION tenancy_internal.weak_settings() IS 'the values of settings that weaken isolation';
+COMMENT ON FUNCTION tenancy_internal.find_invalid_settings(oid[], integer, boolean) IS 'finds settings of pg_tenancy with values that PostgreSQL refuses';
+COMMENT ON FUNCTION tenancy_internal.setting_fault(text, text) IS 'what is wrong with a value for a setting of pg_tenancy';
+COMMENT ON FUNCTION tenancy_internal.invalid_setting() IS 'which setting keeps this session from having a tenant';
 COMMENT ON FUNCTION tenancy_internal.find_settings(oid[], integer, boolean) IS 'finds stored settings that weaken isolation, and pins to tenants that are gone';
 COMMENT ON FUNCTION tenancy_internal.find_parameter_grants(oid[], integer, boolean) IS 'finds who may change settings that isolation rests on';
 COMMENT ON FUNCTION tenancy_internal.find_server(oid[], integer, boolean) IS 'finds what is wrong with the server';

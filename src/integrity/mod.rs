@@ -15,7 +15,11 @@ pgrx::extension_sql_file!(
 );
 pgrx::extension_sql_file!("../../sql/integrity/paths.sql", name = "integrity_paths", requires = ["integrity"]);
 pgrx::extension_sql_file!("../../sql/integrity/keys.sql", name = "integrity_keys", requires = ["integrity"]);
-pgrx::extension_sql_file!("../../sql/integrity/roles.sql", name = "integrity_roles", requires = ["integrity"]);
+pgrx::extension_sql_file!(
+    "../../sql/integrity/roles.sql",
+    name = "integrity_roles",
+    requires = ["integrity", tenancy_internal::setting_fault, tenancy_internal::invalid_setting]
+);
 pgrx::extension_sql_file!(
     "../../sql/integrity/rows.sql",
     name = "integrity_rows",
@@ -42,7 +46,7 @@ pgrx::extension_sql_file!("../../sql/integrity/answers.sql", name = "integrity_a
 mod tenancy_internal {
     use super::plan::Known;
     use super::store::{self, Plain, Repair};
-    use crate::pg::{Oid, given, guc, on_table, session, strangers};
+    use crate::pg::{Oid, given, guc, invalid, on_table, session, strangers};
     use pgrx::{AnyElement, Uuid, pg_sys::panic::ErrorReport, prelude::*};
 
     /// Sets the tenant as if an earlier transaction had done it.
@@ -110,6 +114,18 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn put_row_back(relation: Option<Oid>, row: Option<AnyElement>) -> Result<(), ErrorReport> {
         let row = given("row", row)?;
         Ok(on_table(relation, |relation| store::put_row_back(relation, row))?)
+    }
+
+    /// What is wrong with a value for a setting of ours; NULL for a valid one.
+    #[pg_extern(stable)]
+    fn setting_fault(name: Option<&str>, value: Option<&str>) -> Result<Option<String>, ErrorReport> {
+        Ok(invalid::fault(given("name", name)?, given("value", value)?))
+    }
+
+    /// Which setting keeps this session from having a tenant; NULL for none.
+    #[pg_extern(stable)]
+    fn invalid_setting() -> Option<String> {
+        invalid::refuse_any().err().map(|refusal| refusal.to_string())
     }
 
     /// Leaves the transaction as one that never had a tenant.

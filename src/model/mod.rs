@@ -8,12 +8,14 @@ pub mod fence;
 pub mod ident;
 pub mod policy;
 pub mod server;
+pub mod setting;
 pub mod sql;
 pub mod table;
 pub mod tenant;
 pub mod violation;
 
 pub use ident::{Ident, QualifiedName};
+pub use setting::InvalidSetting;
 pub use sql::{Deparsed, Sql};
 pub use table::Table;
 pub use tenant::{Code, Key, KeyKind, Status};

@@ -60,7 +60,7 @@ pub fn find_setting(name: &CStr) -> *mut pg_sys::config_generic {
         std::slice::from_raw_parts(pg_sys::get_guc_variables(), count)
             .iter()
             .copied()
-            .find(|record| CStr::from_ptr((**record).name) == name)
+            .find(|record| CStr::from_ptr((**record).name).to_bytes().eq_ignore_ascii_case(name.to_bytes()))
             .unwrap_or(std::ptr::null_mut())
     }
     #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
@@ -70,8 +70,8 @@ pub fn find_setting(name: &CStr) -> *mut pg_sys::config_generic {
     }
 }
 
-/// Whether any of guc.c's records is as `wanted` says.
-pub fn any_setting(wanted: impl Fn(&pg_sys::config_generic) -> bool) -> bool {
+/// guc.c's records. From PostgreSQL 16 on the list of them lives as long as the current memory context.
+pub fn settings() -> impl Iterator<Item = &'static pg_sys::config_generic> {
     #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
     // SAFETY: guc.c keeps an array of that many valid records.
     let records = unsafe {
@@ -79,15 +79,14 @@ pub fn any_setting(wanted: impl Fn(&pg_sys::config_generic) -> bool) -> bool {
         std::slice::from_raw_parts(pg_sys::get_guc_variables(), count)
     };
     #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-    // SAFETY: guc.c gives an array of that many valid records, which lives as long as the current memory context.
+    // SAFETY: guc.c gives an array of that many valid records.
     let records = unsafe {
         let mut count = 0;
         let records = pg_sys::get_guc_variables(&mut count);
         std::slice::from_raw_parts(records, count as usize)
     };
-    // SAFETY: see above.
-    let mut settings = records.iter().map(|record| unsafe { &**record });
-    settings.any(wanted)
+    // SAFETY: see above; a record stays where it is.
+    records.iter().map(|record| unsafe { &**record })
 }
 
 /// Refuses settings of this extension that it does not define.
@@ -394,19 +393,9 @@ pub unsafe fn has_option(options: *mut pg_sys::List, name: &CStr) -> bool {
 
 /// Sets back the settings that no library knows and that the session set in earlier transactions.
 pub fn forget_session_placeholders() {
-    let mut count = 0;
-    #[cfg(any(feature = "pg13", feature = "pg14", feature = "pg15"))]
-    // SAFETY: guc.c keeps an array of that many records.
-    let records = unsafe {
-        count += pg_sys::GetNumConfigOptions();
-        pg_sys::get_guc_variables()
-    };
-    #[cfg(any(feature = "pg16", feature = "pg17", feature = "pg18"))]
-    // SAFETY: guc.c makes an array of that many records.
-    let records = unsafe { pg_sys::get_guc_variables(&mut count) };
     // SAFETY: setting one back changes no other record; the names belong to the records.
     unsafe {
-        for record in std::slice::from_raw_parts(records, count as usize).iter().map(|record| &**record) {
+        for record in settings() {
             let is_placeholder = record.flags & pg_sys::GUC_CUSTOM_PLACEHOLDER as i32 != 0;
             if is_placeholder && record.source == pg_sys::GucSource::PGC_S_SESSION && record.stack.is_null() {
                 pg_sys::set_config_option(

@@ -7,6 +7,7 @@
 use super::bindings;
 use super::cache;
 use super::compat;
+use super::invalid;
 use super::planner;
 use super::report;
 use super::role;
@@ -146,12 +147,9 @@ static MISSING_CONTEXT: GucSetting<MissingContext> = GucSetting::<MissingContext
 /// guc.c drops an option that its sender may not give, with a warning; but it has dropped what is stored for the role, the
 /// database and the server before that, for options come first. So nobody knows any more what these have asked for.
 pub fn note_options() {
-    let sent = compat::any_setting(|record| {
-        // SAFETY: each record has a name.
-        let name = unsafe { CStr::from_ptr(record.name) }.to_bytes();
+    let sent = compat::settings().any(|record| {
         let from_client = [record.source, record.reset_source].contains(&pg_sys::GucSource::PGC_S_CLIENT);
-        let ours = name.get(..PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX));
-        ours && from_client && record.reset_scontext != pg_sys::GucContext::PGC_SU_BACKEND
+        is_ours(record) && from_client && record.reset_scontext != pg_sys::GucContext::PGC_SU_BACKEND
     });
     if sent {
         TAINT.set(Some(Taint::Options));
@@ -159,6 +157,16 @@ pub fn note_options() {
 }
 
 const PREFIX: &[u8] = b"tenancy.";
+
+/// Whether a setting has the prefix of ours; guc.c knows no case of letters.
+pub(super) fn is_ours(record: &pg_sys::config_generic) -> bool {
+    // SAFETY: each record has a name.
+    has_our_prefix(unsafe { CStr::from_ptr(record.name) }.to_bytes())
+}
+
+pub(super) fn has_our_prefix(name: &[u8]) -> bool {
+    name.get(..PREFIX.len()).is_some_and(|prefix| prefix.eq_ignore_ascii_case(PREFIX))
+}
 
 /// Defines the settings; called once, from `_PG_init`.
 pub fn define() {
@@ -246,6 +254,7 @@ pub fn current() -> Result<Assigned, TenancyError> {
         Some(Taint::Stored) => return Err(TenancyError::UnreadablePin),
         None => {}
     }
+    invalid::refuse_any()?;
     let assigned = match bindings::of_session_user()? {
         Some(bound) => bound_to(bound)?,
         None => set_in_session()?,
@@ -434,7 +443,7 @@ fn context_stamp() -> Stamp {
     }
 }
 
-fn is_parallel_worker() -> bool {
+pub(super) fn is_parallel_worker() -> bool {
     // SAFETY: plain variables of the backend.
     unsafe { pg_sys::InitializingParallelWorker || pg_sys::ParallelWorkerNumber >= 0 }
 }

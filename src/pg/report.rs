@@ -5,7 +5,8 @@ use crate::error::{Face, State, TenancyError};
 use pgrx::pg_sys;
 use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
 use pgrx::prelude::{PgLogLevel, PgSqlErrorCode};
-use std::ffi::{CString, c_char};
+use std::backtrace::Backtrace;
+use std::ffi::{CString, OsStr, c_char};
 
 impl From<State> for PgSqlErrorCode {
     fn from(state: State) -> Self {
@@ -25,8 +26,28 @@ impl From<State> for PgSqlErrorCode {
             State::ObjectInUse => Self::ERRCODE_OBJECT_IN_USE,
             State::TriggerProtocolViolated => Self::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
             State::EventTriggerProtocolViolated => Self::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
+            State::InternalError => Self::ERRCODE_INTERNAL_ERROR,
         }
     }
+}
+
+/// Makes no backtraces, whatever the server's environment says: pgrx puts them into the DETAIL that clients read, and each
+/// takes longer than all else of a refusal. Called once, from `_PG_init`; what a postmaster decides its backends inherit.
+///
+/// The standard library asks the environment when it is first to make one, and remembers the answer. So that other libraries
+/// in this process find the environment as it was.
+pub fn forgo_backtraces() {
+    const ASKED_FIRST: &str = "RUST_LIB_BACKTRACE";
+    let before = std::env::var_os(ASKED_FIRST);
+    let set = |value: Option<&OsStr>| match value {
+        // SAFETY: a server process has one thread while it loads a library.
+        Some(value) => unsafe { std::env::set_var(ASKED_FIRST, value) },
+        // SAFETY: likewise.
+        None => unsafe { std::env::remove_var(ASKED_FIRST) },
+    };
+    set(Some(OsStr::new("0")));
+    drop(Backtrace::capture());
+    set(before.as_deref());
 }
 
 impl From<TenancyError> for ErrorReport {

@@ -1,5 +1,6 @@
 //! The switches of guard and fence; `guc.rs` has those of the context.
 
+use super::invalid;
 use pgrx::prelude::*;
 use pgrx::{GucContext, GucFlags, GucRegistry, GucSetting};
 use std::ffi::{CString, c_char};
@@ -179,9 +180,14 @@ pub fn define() {
     );
 }
 
-/// Whether `tenancy.strictness` says strict.
+/// Whether `tenancy.strictness` says strict, or a setting is invalid that might have made the session so.
 pub fn is_strict() -> bool {
-    STRICTNESS.get() == Strictness::Strict
+    STRICTNESS.get() == Strictness::Strict || invalid::any()
+}
+
+/// Whether the session is known not to be strict; raises nothing, for hooks without a guard.
+pub fn is_known_standard() -> bool {
+    STRICTNESS.get() == Strictness::Standard && invalid::is_known_none()
 }
 
 /// What `tenancy.ddl_guard` says.

@@ -5,7 +5,7 @@ use crate::error::TenancyError;
 use crate::model::Sql;
 use pgrx::prelude::*;
 use pgrx::spi::{SpiClient, SpiError, SpiHeapTupleData, SpiTupleTable};
-use pgrx::{AnyElement, pg_sys};
+use pgrx::{AnyElement, PgOid, pg_sys};
 use std::ffi::CStr;
 
 pub use pgrx::datum::DatumWithOid;
@@ -63,7 +63,17 @@ pub fn write<T>(
     args: &[DatumWithOid<'_>],
     row: impl FnMut(Row<'_>) -> Result<T, TenancyError>,
 ) -> Result<Vec<T>, TenancyError> {
-    Spi::connect_mut(|client| collect(client.update(sql.as_str(), None, args), row))
+    // SAFETY: reads a variable of the backend.
+    if !unsafe { pg_sys::XactReadOnly } {
+        return Spi::connect_mut(|client| collect(client.update(sql.as_str(), None, args), row));
+    }
+    // On a standby there are no transaction ids, and pgrx' update takes one before anybody looks at the statement. PostgreSQL
+    // knows which statements such a transaction may run.
+    let types: Vec<PgOid> = args.iter().map(|argument| PgOid::from(argument.oid())).collect();
+    Spi::connect(|client| {
+        let statement = client.prepare_mut(sql.as_str(), &types).map_err(unexpected)?;
+        collect(client.select(&statement, None, args), row)
+    })
 }
 
 /// Runs a statement for its effect.

@@ -2,7 +2,7 @@
 //! backend, which are filled inside of other people's statements. Never assigns a transaction id.
 
 use crate::error::TenancyError;
-use pgrx::{FromDatum, IntoDatum, pg_sys};
+use pgrx::{FromDatum, pg_sys};
 use std::ffi::CStr;
 
 /// A row at hand; fields are found by name, so that an upgrade may add columns.
@@ -37,7 +37,7 @@ pub struct Equals<'a> {
 impl<'a> Equals<'a> {
     /// Looks for an oid, also in a column of type `regclass` or `regrole`.
     pub fn oid(column: &'a CStr, value: pg_sys::Oid) -> Self {
-        let value = value.into_datum().expect("an oid is never null");
+        let value = pg_sys::Datum::from(value);
         Self { column, function: pg_sys::F_OIDEQ, collation: pg_sys::InvalidOid, value }
     }
 }
@@ -144,3 +144,4 @@ pub const DEPENDENCIES: pg_sys::Oid = pg_sys::Oid::from_u32(2608);
 pub const DEPENDENCIES_BY_DEPENDENT: pg_sys::Oid = pg_sys::Oid::from_u32(2673);
 pub const DEPENDENCIES_BY_REFERENCE: pg_sys::Oid = pg_sys::Oid::from_u32(2674);
 pub const ROLE_SETTINGS: pg_sys::Oid = pg_sys::Oid::from_u32(2964);
+pub const ROLE_SETTINGS_BY_PLACE: pg_sys::Oid = pg_sys::Oid::from_u32(2965);

@@ -27,6 +27,8 @@ pub fn change<T>(
     arguments: &[DatumWithOid<'_>],
     mut row: impl FnMut(Row<'_>) -> Result<T, TenancyError>,
 ) -> Result<Vec<T>, TenancyError> {
+    // SAFETY: a C string. Before a transaction id is asked for, which a standby does not have.
+    unsafe { pg_sys::PreventCommandIfReadOnly(c"UPDATE".as_ptr()) };
     // What was put off until now is done for whoever did it; in a restricted operation nothing can be put off.
     spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])?;
     // SAFETY: a lock for this transaction, which keeps rules away that would be made from now on.

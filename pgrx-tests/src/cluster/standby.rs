@@ -22,7 +22,7 @@ impl Cluster {
                 .arg(folder.data()),
         )?;
         data::configure(&folder, &[("hot_standby", "on")])?;
-        let standby = Cluster::run(self.server(), folder)?;
+        let standby = Cluster::run(self.server(), folder, super::Environment::new())?;
         // Its databases are the primary's, the template among them.
         *standby.0.template.lock().expect("just made") = super::Template::Ready;
         Ok(standby)

@@ -156,6 +156,18 @@ fn exemptions_bindings_and_settings_that_open_something_are_found_and_mended() {
             "CREATE ROLE OPS LOGIN; SELECT tenancy.bind_role('OPS', 'red'); DROP ROLE OPS",
             "tenancy_internal.role_bindings",
         ),
+        // Where the library is not loaded PostgreSQL stores anything.
+        Case::new(
+            "setting_invalid",
+            "INSERT INTO pg_db_role_setting VALUES (0, 'APP'::regrole, '{tenancy.context_mod=signed}')",
+            "APP",
+        ),
+        Case::new(
+            "setting_invalid",
+            "INSERT INTO pg_db_role_setting SELECT oid, 0, '{tenancy.strictness=stirct}' FROM pg_database WHERE datname = 'DBNAME'",
+            "THIS",
+        )
+        .mended_by("ALTER DATABASE THIS SET tenancy.strictness = standard"),
         Case::new("setting_weak", "ALTER ROLE APP SET session_replication_role = replica", "APP"),
         Case::new("setting_weak", "ALTER ROLE APP IN DATABASE THIS SET tenancy.fence_superusers = no", "APP"),
         Case::new("setting_weak", "ALTER DATABASE THIS SET tenancy.ddl_guard = warn", "THIS"),

@@ -40,7 +40,7 @@ unsafe extern "C-unwind" fn access(
         // SAFETY: the same arguments.
         unsafe { next(what, class, object, part, argument) }
     }
-    let is_watched = settings::is_strict() || !locked_down::is_known_empty();
+    let is_watched = !settings::is_known_standard() || !locked_down::is_known_empty();
     if what == pg_sys::ObjectAccessType::OAT_FUNCTION_EXECUTE && is_watched {
         // SAFETY: the arguments of the hook.
         unsafe { execute(object) }

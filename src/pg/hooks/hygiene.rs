@@ -13,7 +13,8 @@ use crate::pg::settings::{SessionHygiene, session_hygiene};
 use crate::pg::table::{self, Equals};
 use crate::pg::{compat, protected, spi};
 use pgrx::pg_sys;
-use std::ffi::{CStr, c_char};
+use std::cell::RefCell;
+use std::ffi::{CStr, CString, c_char};
 
 /// The tenant whose transaction committed last.
 static OWNER: Backend<Option<Key>> = Backend::new(None);
@@ -24,6 +25,12 @@ static CLEAN_SINCE: Backend<Option<pg_sys::SubTransactionId>> = Backend::new(Non
 
 /// SQL's PREPARE, or DECLARE ... WITH HOLD, has been met on this connection: asking for what is left costs two queries.
 static MAY_BE_LEFT: Backend<bool> = Backend::new(false);
+
+thread_local! {
+    /// The portals that a procedure or DO block has begun to read for a tenant. It may pin one, as PL/pgSQL does for a FOR
+    /// loop; then COMMIT and ROLLBACK keep the rows that are left, and nobody but it can close the portal.
+    static LOOPS: RefCell<Vec<(CString, Key)>> = const { RefCell::new(Vec::new()) };
+}
 
 // In no header that pgrx binds.
 unsafe extern "C-unwind" {
@@ -56,22 +63,58 @@ pub fn note_transaction_event(event: pg_sys::XactEvent::Type) {
     }
 }
 
+/// Notes a portal that is being opened where COMMIT is possible, whatever hygiene is in force now.
+pub fn note_portal() {
+    // SAFETY: variables of the backend; while a portal is started, it is the active one and not yet ready.
+    let opened = unsafe {
+        let portal = pg_sys::ActivePortal.as_ref();
+        portal.filter(|portal| {
+            portal.status == pg_sys::PortalStatus::PORTAL_DEFINED && pg_sys::SPI_inside_nonatomic_context()
+        })
+    };
+    let Some(tenant) = opened.and_then(|_| guc::apparent_tenant()) else { return };
+    // SAFETY: a portal has a name.
+    let name = opened.map(|portal| unsafe { CStr::from_ptr(portal.name) }.to_owned()).unwrap_or_default();
+    LOOPS.with_borrow_mut(|loops| {
+        loops.retain(|(other, _)| *other != name && is_open(other, |_| true));
+        loops.push((name, tenant));
+    });
+}
+
+fn is_open(name: &CStr, wanted: impl FnOnce(&pg_sys::PortalData) -> bool) -> bool {
+    // SAFETY: a C string; NULL for a portal that is gone.
+    unsafe { pg_sys::GetPortalByName(name.as_ptr()).as_ref() }.is_some_and(wanted)
+}
+
+/// Whose rows a loop goes on to read that was begun for another tenant than `tenant`.
+fn loop_of_another(tenant: &Key) -> Option<Key> {
+    LOOPS.with_borrow(|loops| {
+        let mut others = loops.iter().filter(|(_, owner)| !guc::same_tenant(owner, tenant));
+        others.find(|(name, _)| is_open(name, |portal| portal.portalPinned)).map(|(_, owner)| *owner)
+    })
+}
+
 /// Whether what is left on the connection is another tenant's than that of the transaction, or nobody may have it yet.
 fn is_anothers() -> bool {
     match (OWNER.get(), guc::apparent_tenant()) {
-        (None, _) => false,
         (_, Some(_)) if CLEAN_SINCE.get().is_some() => false,
-        (Some(_), None) => true,
-        (Some(owner), Some(tenant)) => !guc::same_tenant(&owner, &tenant),
+        (owner, Some(tenant)) => {
+            owner.is_some_and(|owner| !guc::same_tenant(&owner, &tenant)) || loop_of_another(&tenant).is_some()
+        }
+        (owner, None) => owner.is_some(),
     }
 }
 
 /// Removes what another tenant left, before the first work of a transaction that has a tenant.
 pub fn scrub_if_due() -> Result<(), TenancyError> {
-    if session_hygiene() == SessionHygiene::Off || CLEAN_SINCE.get().is_some() || guc::apparent_tenant().is_none() {
+    let Some(tenant) = guc::apparent_tenant() else { return Ok(()) };
+    if session_hygiene() == SessionHygiene::Off || CLEAN_SINCE.get().is_some() {
         return Ok(());
     }
     if is_anothers() && is_bound()? {
+        if let Some(former) = loop_of_another(&tenant) {
+            return Err(TenancyError::LoopOfAnother { former: former.to_string(), tenant: tenant.to_string() });
+        }
         spi::own_work(|| spi::with_catalog_names(scrub))?;
         // Not in there: settings that change in it come back with its end.
         compat::forget_session_placeholders();

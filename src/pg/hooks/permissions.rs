@@ -107,6 +107,7 @@ unsafe fn admitted(range_table: *mut pg_sys::List, permissions: *mut pg_sys::Lis
 unsafe fn check(range_table: *mut pg_sys::List, permissions: *mut pg_sys::List) -> Result<(), TenancyError> {
     // SAFETY: the caller vouches for the lists.
     let entries = || unsafe { compat::entries(range_table, permissions) };
+    hygiene::note_portal();
     if hygiene::is_watchful() {
         for entry in entries() {
             hygiene::refuse_foreign_table(entry.relation)?;
