@@ -127,7 +127,12 @@ SELECT jsonb_build_object(
                    'name', k.conname,
                    'columns', tenancy_internal.column_names(k.conrelid, k.conkey),
                    'parent', k.confrelid::bigint,
+                   'parent_name', (SELECT jsonb_build_object('schema', pn.nspname, 'name', p.relname)
+                                     FROM pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE p.oid = k.confrelid),
                    'parent_columns', tenancy_internal.column_names(k.confrelid, k.confkey),
+                   'nullable_parent_columns', tenancy_internal.column_names(k.confrelid, ARRAY(
+                        SELECT a.attnum FROM pg_attribute a
+                         WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey) AND NOT a.attnotnull)),
                    'on_update', k.confupdtype,
                    'on_delete', k.confdeltype,
                    'on_delete_columns', tenancy_internal.column_names(k.conrelid,    -- the catalog's column is new in 15
@@ -136,6 +141,7 @@ SELECT jsonb_build_object(
                    'is_deferrable', k.condeferrable,
                    'is_deferred', k.condeferred,
                    'is_validated', k.convalidated,
+                   'is_enforced', COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true),    -- new in 18
                    'is_temporal', COALESCE((to_jsonb(k) ->> 'conperiod')::boolean, false)    -- new in 18
                ) ORDER BY k.conname)
           FROM pg_constraint k

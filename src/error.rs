@@ -138,6 +138,7 @@ pub enum TenancyError {
     RowsWithoutTenant { table: QualifiedName, column: Ident, rows: i64 },
     RowsOfUnknownTenants { table: QualifiedName, column: Ident, rows: i64, sample: String, key: KeyKind },
     CrossTenantRows { constraint: Ident, table: QualifiedName, parent: QualifiedName, rows: i64 },
+    ActionSetsTenant { table: QualifiedName, column: Ident, constraint: Ident, actions: String, instead: String },
     OtherProtection { table: QualifiedName, aspect: &'static str, stored: String, given: String },
     NotProtected { table: QualifiedName },
     NotOwner { table: QualifiedName, role: String },
@@ -498,6 +499,15 @@ impl TenancyError {
             )
             .detail(format!("Foreign key {constraint}."))
             .hint("Correct these rows, or call with foreign_keys => 'keep' and correct them later."),
+            E::ActionSetsTenant { table, column, constraint, actions, instead } => Face::new(
+                FeatureNotSupported,
+                format!("{actions} of foreign key {constraint} would set the tenant column {column} of table {table}"),
+            )
+            .detail("Actions of foreign keys run past row security: a row could become that of another tenant, or of all.")
+            .hint(format!(
+                "Write it as {instead}; where it is there already: ALTER TABLE {table} DROP CONSTRAINT IF EXISTS \
+                 {constraint}, ADD CONSTRAINT {constraint} {instead}."
+            )),
             E::OtherProtection { table, aspect, stored, given } => {
                 let hint = match *aspect {
                     "tenant column" => format!(

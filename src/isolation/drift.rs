@@ -31,7 +31,7 @@ pub struct Kin {
 /// What the relations touched by a statement are to protection.
 #[derive(Debug, Default, PartialEq, Eq)]
 pub struct Lineage {
-    /// Protected families, as far as they were touched.
+    /// Protected families, as far as they were touched; what left one is a family of its own.
     pub families: Vec<Family>,
     /// Relations that left the family they were protected with, and the one they are on their own now.
     pub detached: Vec<(u32, u32)>,
@@ -56,6 +56,8 @@ pub fn lineage(touched: &[u32], kin: &[Kin]) -> Lineage {
         if relation.root.is_some_and(|root| root != relation.relation && !above.contains(&root)) {
             let root = above.iter().rev().copied().find(is_recorded).unwrap_or(relation.relation);
             lineage.detached.push((relation.relation, root));
+            // What was the parent's is its own now, such as a foreign key with an action of another form.
+            add(&mut lineage.families, root, Some(relation.relation).filter(|relation| *relation != root));
         }
     }
     for relation in touched.iter().filter_map(|touched| known.get(touched)) {
@@ -273,7 +275,9 @@ mod tests {
     #[test]
     fn what_left_a_family_becomes_one_of_its_own_with_what_is_below_it() {
         let tree = [kin(1, &[], Some(1)), kin(2, &[], Some(1)), kin(3, &[2], Some(1))];
-        assert_eq!(lineage(&[1], &tree).detached, [(2, 2), (3, 2)]);
+        let found = lineage(&[1], &tree);
+        assert_eq!(found.detached, [(2, 2), (3, 2)]);
+        assert_eq!(families(&found), [(2, &[2, 3][..]), (1, &[1][..])]);
     }
 
     #[test]

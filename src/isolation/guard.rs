@@ -12,6 +12,7 @@ use crate::model::{Ident, QualifiedName, Sql, Table};
 use crate::pg::event::{self, Kind, Statement};
 use crate::pg::settings::{self, DdlGuard};
 use crate::pg::{Oid, concern, protected, role, spi};
+use std::collections::HashSet;
 
 /// The schema of our private tables.
 const OUR_SCHEMA: &str = "tenancy_internal";
@@ -152,7 +153,8 @@ impl Judge {
             store::set_root(Oid::from(*relation), Oid::from(*root))?;
         }
         for family in &lineage.families {
-            self.family(family, objects)?;
+            let has_left = lineage.detached.contains(&(family.root, family.root));
+            self.family(family, has_left, objects)?;
         }
         for stranger in kin.iter().filter(|kin| lineage.strangers.contains(&kin.relation)) {
             self.stranger(stranger)?;
@@ -173,8 +175,9 @@ impl Judge {
         Ok(())
     }
 
-    /// Judges a family that is on record: carries out what its growth needs, and objects to what it lost.
-    fn family(&self, family: &Family, objects: &[Touched]) -> Result<(), TenancyError> {
+    /// Judges a family that is on record: carries out what its growth needs, and objects to what it lost. One that has just
+    /// left another gets what the parent had for it, such as the default of the tenant column.
+    fn family(&self, family: &Family, has_left: bool, objects: &[Touched]) -> Result<(), TenancyError> {
         let view = spi::Snapshot::Latest;
         let root = Oid::from(family.root);
         let Some(entry) = store::entries(view, &[root])?.remove(&root) else { return Ok(()) };
@@ -184,6 +187,9 @@ impl Judge {
         store::leave_kept_keys(&mut facts, view)?;
         for table in &facts.family {
             self.policies(table, &request, objects)?;
+        }
+        for refusal in plan::refused_actions(&facts, &request) {
+            self.object_to(refusal)?;
         }
         if self.statement.renames_column {
             store::follow_tenant_column(root)?;
@@ -197,7 +203,8 @@ impl Judge {
             Err(refusal) => return self.object_to(refusal),
         };
         let settled = store::settled(root, &facts, view)?;
-        let Judgement { growth, drift } = drift::judge(steps, &settled);
+        let unsettled = HashSet::new();
+        let Judgement { growth, drift } = drift::judge(steps, if has_left { &unsettled } else { &settled });
         for (table, lost) in drift {
             self.object_to_loss(table, lost)?;
         }

@@ -2,6 +2,7 @@
 //! SQL: sql/isolation.sql. Decisions: plan.rs, keys.rs, step.rs, undo.rs, drift.rs, model::policy.
 //! Statements: the others.
 
+mod actions;
 mod drift;
 mod guard;
 mod keys;

@@ -1,5 +1,6 @@
 //! The steps from a table as it stands to an isolated one, and back.
 
+use super::actions::{self, Verdict};
 use super::step::{self, GUARD, Link, Step};
 use crate::error::TenancyError;
 use crate::model::policy::{self, Access};
@@ -117,6 +118,12 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
     };
     if let Some(key) = key {
         let unique = scope_keys(facts, request, key, &mut steps)?;
+        for (table, verdict) in judged_actions(facts, request) {
+            if let Verdict::Narrowed(key) = verdict {
+                let (table, reason) = (table.name.clone(), actions::NARROWED);
+                steps.push(Step::ReplaceForeignKey { table, key: *key, reason });
+            }
+        }
         index_tenant_column(facts, request, &unique, &mut steps);
         if request.reference == Reference::ForeignKey && reference_key(root, &request.column).is_none() {
             let (table, column) = (root.name.clone(), request.column.clone());
@@ -130,6 +137,32 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
         return Ok(steps);
     }
     Ok(step::lift_force(steps, &facts.families()))
+}
+
+/// The foreign keys whose actions reach the tenant column and cannot be kept from it.
+pub fn refused_actions(facts: &Facts, request: &Request) -> Vec<TenancyError> {
+    let refused = |(_, verdict)| match verdict {
+        Verdict::Refused(refusal) => Some(*refusal),
+        Verdict::Fits | Verdict::Narrowed(_) => None,
+    };
+    judged_actions(facts, request).filter_map(refused).collect()
+}
+
+fn judged_actions<'a>(facts: &'a Facts, request: &'a Request) -> impl Iterator<Item = (&'a Table, Verdict)> {
+    let has_tenant = request.access != Access::Reference;
+    let keys = facts.family.iter().flat_map(|table| table.foreign_keys.iter().map(move |key| (table, key)));
+    keys.filter(move |_| has_tenant).map(|(table, key)| {
+        let (column, access, server_version) = (&request.column, request.access, request.server_version);
+        let child = actions::Child { table, column, access, server_version };
+        let is_parent = |table: &Table| table.oid == key.parent;
+        let parent_column = if facts.family.iter().any(is_parent) {
+            Some(column)
+        } else {
+            let parent = facts.neighbours.iter().find(|neighbour| neighbour.family.first().is_some_and(is_parent));
+            parent.and_then(|parent| parent.column.as_ref())
+        };
+        (table, actions::judge(child, key, parent_column))
+    })
 }
 
 /// Whether all that protects a table is in place, unaltered; the companion that opens it may be there or not.
@@ -513,7 +546,9 @@ pub mod tests {
             name: ident("fk"),
             columns: vec![ident(column)],
             parent,
+            parent_name: table(parent, "parents").name,
             parent_columns: vec![ident("id")],
+            nullable_parent_columns: vec![],
             on_update: 'a',
             on_delete: 'n',
             on_delete_columns: vec![],
@@ -521,6 +556,7 @@ pub mod tests {
             is_deferrable: false,
             is_deferred: false,
             is_validated: true,
+            is_enforced: true,
             is_temporal: false,
         }
     }

@@ -130,6 +130,9 @@ fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Fact
     let family = family(target, view)?;
     let facts = facts(target, family, request, view)?;
     let steps = plan::protect(&facts, request)?;
+    if let Some(refusal) = plan::refused_actions(&facts, request).into_iter().next() {
+        return Err(refusal);
+    }
     refuse_strangers(&facts, &steps)?;
     Ok((facts, steps))
 }

@@ -102,7 +102,10 @@ pub struct ForeignKey {
     pub name: Ident,
     pub columns: Vec<Ident>,
     pub parent: u32,
+    pub parent_name: QualifiedName,
     pub parent_columns: Vec<Ident>,
+    /// Those of `parent_columns` that take NULL.
+    pub nullable_parent_columns: Vec<Ident>,
     /// `confupdtype` and `confdeltype`: a no action, r restrict, c cascade, n set null, d set default.
     pub on_update: char,
     pub on_delete: char,
@@ -113,6 +116,8 @@ pub struct ForeignKey {
     pub is_deferrable: bool,
     pub is_deferred: bool,
     pub is_validated: bool,
+    /// Its triggers are there (PostgreSQL 18 knows NOT ENFORCED).
+    pub is_enforced: bool,
     /// Its last column is a PERIOD (PostgreSQL 18).
     pub is_temporal: bool,
 }
