@@ -100,6 +100,8 @@ pub enum TenancyError {
     StaleTenant { tenant: String },
     SecondTenant { first: String, second: String },
     PinnedTenant { pinned: String, second: String },
+    DeferredForDefiner,
+    DeferredUnderWay,
     RestoredTenant { now: String, sealed: String },
     ForbiddenSource { source: &'static str },
     UnreadablePin,
@@ -325,6 +327,18 @@ impl TenancyError {
             )
             .detail("A rolled-back savepoint, block or function restored the tenant that was set before it.")
             .hint("End the transaction, or call tenancy.switch_tenant(...) again where that is permitted."),
+            E::DeferredForDefiner => Face::new(
+                NotInPrerequisiteState,
+                "triggers of the present tenant are deferred, and this SECURITY DEFINER function cannot run them",
+            )
+            .detail("They are to run before the tenant changes, and would get the rights of the function's owner.")
+            .hint("Run SET CONSTRAINTS ALL IMMEDIATE before the statement that calls the function."),
+            E::DeferredUnderWay => Face::new(
+                NotInPrerequisiteState,
+                "a deferred trigger cannot change the tenant of the transaction",
+            )
+            .detail("Other deferred triggers of the present tenant may wait for it to end.")
+            .hint("Call tenancy.switch_tenant(...) outside of deferred triggers."),
             E::ForbiddenSource { source } => {
                 Face::new(InsufficientPrivilege, format!("app.current_tenant_id cannot come from {source}"))
                     .hint("Set it in the transaction that uses it; only a superuser may store it, with ALTER ROLE or ALTER DATABASE ... SET.")

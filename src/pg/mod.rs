@@ -6,6 +6,7 @@ pub mod cache;
 mod compat;
 pub mod concern;
 pub mod context;
+mod deferred;
 pub mod deleted;
 pub mod event;
 pub mod exempt;
