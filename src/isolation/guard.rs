@@ -7,7 +7,6 @@ use super::plan::{self, Request};
 use super::step::{self, Step};
 use super::{schemas, store, views};
 use crate::error::TenancyError;
-use crate::model::policy::Access;
 use crate::model::{Ident, QualifiedName, Sql, Table};
 use crate::pg::event::{self, Kind, Statement};
 use crate::pg::settings::{self, DdlGuard};
@@ -186,7 +185,7 @@ impl Judge {
         let mut facts = spi::undisturbed(|| store::facts(root, store::describe_all(members, view)?, &request, view))?;
         store::leave_kept_keys(&mut facts, view)?;
         for table in &facts.family {
-            self.policies(table, &request, objects)?;
+            self.policies(table, objects)?;
         }
         for refusal in plan::refused_actions(&facts, &request) {
             self.object_to(refusal)?;
@@ -240,22 +239,23 @@ impl Judge {
     }
 
     /// Judges the policies of the user's own that the statement made or changed.
-    fn policies(&self, table: &Table, request: &Request, objects: &[Touched]) -> Result<(), TenancyError> {
-        let column = (request.access != Access::Reference).then_some(&request.column);
+    fn policies(&self, table: &Table, objects: &[Touched]) -> Result<(), TenancyError> {
         let touched = objects.iter().filter(|object| object.kind == "policy" && object.relation.to_u32() == table.oid);
-        for policy in touched.filter_map(|object| table.policy(object.name.as_ref()?)) {
-            let (table_name, name) = (table.name.clone(), policy.name.clone());
-            match drift::policy_fault(table, policy, column) {
-                Some(PolicyFault::TrustsSetting) => {
-                    self.object_to(TenancyError::PolicyTrustsSetting { table: table_name, policy: name })?;
+        let touched: Vec<(Oid, &Ident)> =
+            touched.filter_map(|object| Some((object.object, object.name.as_ref()?))).collect();
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let faults = store::policy_faults(Oid::from(table.oid))?;
+        for (oid, name) in touched {
+            let Some(fault) = faults.get(&oid).and_then(|check| PolicyFault::of_check(check)) else { continue };
+            let (table, policy) = (table.name.clone(), name.clone());
+            match fault {
+                PolicyFault::TrustsSetting => {
+                    self.object_to(TenancyError::PolicyTrustsSetting { table, policy })?;
                 }
-                Some(PolicyFault::WidensTenant) => {
-                    self.object_to(TenancyError::PolicyWidens { table: table_name, policy: name })?;
-                }
-                Some(PolicyFault::HasNoEffect) => {
-                    spi::warn(&TenancyError::PolicyWithoutEffect { table: table_name, policy: name });
-                }
-                None => {}
+                PolicyFault::WidensTenant => self.object_to(TenancyError::PolicyWidens { table, policy })?,
+                PolicyFault::HasNoEffect => spi::warn(&TenancyError::PolicyWithoutEffect { table, policy }),
             }
         }
         Ok(())

@@ -180,32 +180,6 @@ pub fn is_enforced(table: &Table, column: Option<&Ident>, access: Access) -> boo
         && wanted.iter().all(|spec| table.policies.iter().any(|policy| spec.matches(policy)))
 }
 
-/// The policies that a tenant column of this type calls for, with the companion; none where it holds no tenant key.
-pub fn wanted_policies(
-    access: Access,
-    column: Option<Ident>,
-    base_type: Option<&str>,
-    is_domain: bool,
-) -> Vec<policy::Spec> {
-    let nowhere = policy::name(policy::ISOLATION);
-    match (access, column, base_type.unwrap_or_default()) {
-        (Access::Reference, ..) => policy::wanted(access, &nowhere, None, None, true),
-        (_, Some(name), type_name) if KeyKind::of_type(type_name).is_some() => {
-            let found = Column {
-                name: name.clone(),
-                type_name: type_name.into(),
-                shown_type: type_name.into(),
-                is_domain,
-                not_null: true,
-                default: None,
-                has_loose_collation: false,
-            };
-            policy::wanted(access, &name, Some(&found), found.key(), true)
-        }
-        _ => Vec::new(),
-    }
-}
-
 /// Refuses a child that can be read through a table outside the family.
 fn refuse_second_parent(table: &Table, family: &[Table]) -> Result<(), TenancyError> {
     match table.parents.iter().find(|parent| !family.iter().any(|member| member.name == **parent)) {
@@ -496,7 +470,6 @@ fn guard(
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::model::policy::Spec;
     use crate::model::table::{Index, Policy};
 
     pub fn ident(name: &str) -> Ident {
@@ -653,29 +626,9 @@ pub mod tests {
     #[test]
     fn the_users_own_permissive_policy_takes_the_place_of_the_companion() {
         let mut own = table(1, "orders");
-        own.policies.push(Policy {
-            name: ident("mine"),
-            is_permissive: true,
-            command: '*',
-            for_public: true,
-            using: Some(Deparsed::from_catalog("true".into())),
-            check: None,
-        });
+        own.policies.push(Policy { name: ident("mine"), is_permissive: true, is_as_made: false });
         let steps = protected(&alone(own), &request());
         assert!(!steps.iter().any(|step| step.contains("tenancy_open")), "{steps:#?}");
-    }
-
-    #[test]
-    fn a_column_that_holds_no_key_calls_for_no_policies() {
-        let names = |access, type_name| -> Vec<&str> {
-            wanted_policies(access, Some(ident("tenant_id")), type_name, false).iter().map(Spec::name).collect()
-        };
-        let tenant = ["tenancy_isolation", "tenancy_isolation_delete", "tenancy_open"];
-        assert_eq!(names(Access::Tenant, Some("uuid")), tenant);
-        assert!(names(Access::Tenant, Some("numeric")).is_empty() && names(Access::Shared, None).is_empty());
-        assert_eq!(wanted_policies(Access::Reference, None, None, false).len(), 4);
-        let cast = &wanted_policies(Access::Tenant, Some(ident("t")), Some("int4"), true)[0];
-        assert_eq!(cast.using().unwrap().as_str(), "((t)::integer = tenancy.current_tenant_number())");
     }
 
     #[test]

@@ -68,11 +68,9 @@ impl Column {
 pub struct Policy {
     pub name: Ident,
     pub is_permissive: bool,
-    /// `pg_policy.polcmd`: `*` for ALL, or `r`, `a`, `w`, `d`.
-    pub command: char,
-    pub for_public: bool,
-    pub using: Option<Deparsed>,
-    pub check: Option<Deparsed>,
+    /// It is the policy of ours that its name says, unaltered. `pg::policies` judges that; nothing else sets it.
+    #[serde(default)]
+    pub is_as_made: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]

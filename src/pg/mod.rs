@@ -17,6 +17,7 @@ pub mod json;
 pub mod locked_down;
 pub mod mute;
 pub mod planner;
+pub mod policies;
 pub mod protected;
 pub mod rehearsal;
 mod report;
