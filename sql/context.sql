@@ -73,8 +73,8 @@ COMMENT ON FUNCTION tenancy_internal.may_write() IS 'true; refuses a missing and
 COMMENT ON FUNCTION tenancy.set_tenant(text) IS
     'sets the tenant of this transaction by id, number or code, and gives its id; a transaction keeps its first tenant';
 COMMENT ON FUNCTION tenancy.switch_tenant(text) IS
-    'sets the tenant also when the transaction belongs to another one already; for administrators';
-COMMENT ON FUNCTION tenancy.clear_tenant() IS 'leaves the transaction without a tenant; it still cannot take another one';
+    'sets the tenant also when the transaction belongs to another one already, whose deferred triggers run before; for administrators';
+COMMENT ON FUNCTION tenancy.clear_tenant() IS 'leaves the transaction without a tenant, once its deferred triggers have run; it still cannot take another one';
 COMMENT ON FUNCTION tenancy.has_tenant() IS 'whether a protected table would find a tenant now; raises nothing';
 COMMENT ON FUNCTION tenancy.assert_tenant(text) IS 'raises 42501 unless the transaction belongs to the tenant';
 COMMENT ON FUNCTION tenancy.verify_context() IS

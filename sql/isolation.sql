@@ -48,7 +48,7 @@ ALTER TABLE tenancy_internal.protected_tables ENABLE ALWAYS TRIGGER announce_tru
 
 -- What src/model/table.rs holds of a relation. PL/pgSQL, with that setting, plans it once in a session.
 CREATE FUNCTION tenancy_internal.describe_table(target oid, asking oid) RETURNS jsonb
-LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
 RETURN (
 WITH RECURSIVE base_types(column_type, base, is_domain) AS (
@@ -95,11 +95,7 @@ SELECT jsonb_build_object(
     'policies', COALESCE((
         SELECT jsonb_agg(jsonb_build_object(
                    'name', p.polname,
-                   'is_permissive', p.polpermissive,
-                   'command', p.polcmd,
-                   'for_public', p.polroles = '{0}',
-                   'using', pg_get_expr(p.polqual, p.polrelid),
-                   'check', pg_get_expr(p.polwithcheck, p.polrelid)
+                   'is_permissive', p.polpermissive
                ) ORDER BY p.polname)
           FROM pg_policy p WHERE p.polrelid = c.oid), '[]'),
     'triggers', COALESCE((
@@ -127,7 +123,12 @@ SELECT jsonb_build_object(
                    'name', k.conname,
                    'columns', tenancy_internal.column_names(k.conrelid, k.conkey),
                    'parent', k.confrelid::bigint,
+                   'parent_name', (SELECT jsonb_build_object('schema', pn.nspname, 'name', p.relname)
+                                     FROM pg_class p JOIN pg_namespace pn ON pn.oid = p.relnamespace WHERE p.oid = k.confrelid),
                    'parent_columns', tenancy_internal.column_names(k.confrelid, k.confkey),
+                   'nullable_parent_columns', tenancy_internal.column_names(k.confrelid, ARRAY(
+                        SELECT a.attnum FROM pg_attribute a
+                         WHERE a.attrelid = k.confrelid AND a.attnum = ANY (k.confkey) AND NOT a.attnotnull)),
                    'on_update', k.confupdtype,
                    'on_delete', k.confdeltype,
                    'on_delete_columns', tenancy_internal.column_names(k.conrelid,    -- the catalog's column is new in 15
@@ -136,6 +137,7 @@ SELECT jsonb_build_object(
                    'is_deferrable', k.condeferrable,
                    'is_deferred', k.condeferred,
                    'is_validated', k.convalidated,
+                   'is_enforced', COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true),    -- new in 18
                    'is_temporal', COALESCE((to_jsonb(k) ->> 'conperiod')::boolean, false)    -- new in 18
                ) ORDER BY k.conname)
           FROM pg_constraint k
@@ -149,7 +151,7 @@ END $$;
 -- What src/isolation/keys.rs holds of a unique key and of the partitions' keys that are parts of it, parents first.
 -- pg_get_indexdef and pg_get_constraintdef begin and end as they must, or the lists are NULL and nothing is done.
 CREATE FUNCTION tenancy_internal.describe_key(target oid, key_name text, tenant_column text) RETURNS SETOF jsonb
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 WITH RECURSIVE tree(index, depth) AS (
     SELECT x.indexrelid, 0
       FROM pg_index x JOIN pg_class i ON i.oid = x.indexrelid
@@ -481,6 +483,101 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM pg_authid r WHERE r.oid = role
 $$;
 
+-- An expression as pg_get_expr shows it, with nothing in its string constants.
+CREATE FUNCTION tenancy_internal.without_constants(expression text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT regexp_replace(expression, '''(?:[^'']|'''')*''', '''''', 'g')
+$$;
+
+-- A name as a word of a regular expression.
+CREATE FUNCTION tenancy_internal.word_pattern(name text) RETURNS text
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT '(?<![[:alnum:]_])' || regexp_replace(name, '([^[:alnum:]_])', '\\\1', 'g') || '(?![[:alnum:]_])'
+$$;
+
+-- The users' own policies, with what they call and refer to, and what is worst in them: a check of integrity, which the guard
+-- refuses or warns of. Nothing is evaluated: functions and columns are those that the parsed expressions name, settings those
+-- that their text names.
+CREATE FUNCTION tenancy_internal.own_policies(tables oid[]) RETURNS TABLE (
+    policy oid, relation oid, name text, table_name text, is_permissive boolean, command "char", is_protected boolean,
+    has_companion boolean, using_text text, check_text text, using_bare text, check_bare text, columns text[],
+    tenant_column name, functions oid[], settings text[], is_any_settable boolean, is_or boolean, is_constant boolean,
+    fault text
+)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
+WITH y AS MATERIALIZED (
+    SELECT y.oid, y.polrelid, y.polname, y.polpermissive, y.polcmd, c.relname, n.nspname, p.relation IS NOT NULL AS is_protected,
+           p.tenant_column, y.polqual::text AS using_tree, y.polwithcheck::text AS check_tree,
+           pg_get_expr(y.polqual, y.polrelid) AS using_text, pg_get_expr(y.polwithcheck, y.polrelid) AS check_text
+      FROM pg_policy y
+      JOIN pg_class c ON c.oid = y.polrelid
+      JOIN pg_namespace n ON n.oid = c.relnamespace
+      LEFT JOIN tenancy_internal.protected_tables p ON p.relation = c.oid
+     WHERE (tables IS NULL OR c.oid = ANY (tables))
+       AND NOT (p.relation IS NOT NULL
+                AND y.polname IN ('tenancy_isolation', 'tenancy_isolation_insert', 'tenancy_isolation_update',
+                                  'tenancy_isolation_delete', 'tenancy_open', 'tenancy_closed'))
+       AND y.polname <> 'tenancy_closed'
+       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenancy', 'tenancy_internal')
+       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
+), called AS MATERIALIZED (
+    SELECT y.oid, array_agg(DISTINCT m.found[1]::oid) FILTER (WHERE m.found[1] <> '0') AS functions
+      FROM y CROSS JOIN LATERAL regexp_matches(concat_ws(' ', y.using_tree, y.check_tree),
+                                               ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m(found)
+     GROUP BY y.oid
+), named AS MATERIALIZED (
+    SELECT y.oid, array_agg(DISTINCT replace(m.found[1], '''''', '''')) FILTER (WHERE m.found[1] IS NOT NULL) AS settings,
+           bool_or(m.found[1] IS NULL) AS is_computed
+      FROM y CROSS JOIN LATERAL regexp_matches(concat_ws(' ', y.using_text, y.check_text),
+                                               'current_setting\((?:''((?:[^'']|'''')*)''::text)?', 'g') AS m(found)
+      JOIN called c ON c.oid = y.oid
+     WHERE c.functions && ARRAY['current_setting(text)'::regprocedure, 'current_setting(text, boolean)'::regprocedure]::oid[]
+     GROUP BY y.oid
+), fixed AS MATERIALIZED (    -- settings that not everybody may change
+    SELECT s.name FROM pg_settings s
+     WHERE s.context <> 'user' OR s.name IN ('role', 'session_authorization', 'app.current_tenant_id') OR s.name LIKE 'tenancy.%'
+), described(policy, relation, name, table_name, is_permissive, command, is_protected, has_companion, using_text, check_text,
+            using_bare, check_bare, columns, tenant_column, functions, settings, is_any_settable, is_or, is_constant) AS MATERIALIZED (
+    SELECT y.oid, y.polrelid, format('%I', y.polname), format('%I.%I', y.nspname, y.relname), y.polpermissive, y.polcmd,
+           y.is_protected,
+           EXISTS (SELECT FROM pg_policy o WHERE o.polrelid = y.polrelid AND o.polname = 'tenancy_open' AND y.is_protected),
+           y.using_text, y.check_text,
+           tenancy_internal.without_constants(y.using_text), tenancy_internal.without_constants(y.check_text),
+           ARRAY(SELECT a.attname::text
+                   FROM pg_depend d JOIN pg_attribute a ON a.attrelid = y.polrelid AND a.attnum = d.refobjsubid
+                  WHERE d.classid = 'pg_policy'::regclass AND d.objid = y.oid AND d.refclassid = 'pg_class'::regclass
+                    AND d.refobjid = y.polrelid AND d.refobjsubid > 0 ORDER BY a.attnum),
+           CASE WHEN y.is_protected THEN tenancy_internal.tenant_column(y.polrelid, y.tenant_column) END,
+           COALESCE(c.functions, '{}'), COALESCE(s.settings, '{}'),
+           COALESCE(s.is_computed, false) OR EXISTS (SELECT FROM unnest(s.settings) u WHERE u NOT IN (SELECT f.name FROM fixed f)),
+           concat_ws(' ', y.using_tree, y.check_tree) ~ '\{BOOLEXPR :boolop or ',
+           EXISTS (SELECT FROM unnest(ARRAY[y.using_text, y.check_text], ARRAY[y.using_tree, y.check_tree]) AS e(shown, tree)
+                    WHERE e.shown <> 'false' AND e.tree !~ '\{(VAR|FUNCEXPR|SUBLINK|SQLVALUEFUNCTION|PARAM|NULLIFEXPR|COERCEVIAIO|NEXTVALUEEXPR) ')
+      FROM y LEFT JOIN called c ON c.oid = y.oid LEFT JOIN named s ON s.oid = y.oid
+), arms AS MATERIALIZED (    -- the sides of an OR that name no column of the table: who meets one, sees every row
+    SELECT d.policy, bool_or(a.arm ~ 'IS NULL|= ''''::text') AS is_met_by_default
+      FROM described d CROSS JOIN LATERAL unnest(ARRAY[d.using_text, d.check_text]) AS e(shown)
+     CROSS JOIN LATERAL regexp_split_to_table(e.shown, '\mOR\M') AS a(arm)
+     WHERE d.is_or AND d.is_permissive AND d.is_any_settable AND a.arm ~ 'current_setting\('
+       AND NOT EXISTS (SELECT FROM unnest(d.columns) c
+                        WHERE tenancy_internal.without_constants(a.arm) ~ tenancy_internal.word_pattern(quote_ident(c)))
+     GROUP BY d.policy
+)
+SELECT d.*,
+       CASE WHEN NOT d.is_permissive THEN NULL    -- it can only narrow
+            WHEN a.is_met_by_default THEN 'policy_opens_without_context'
+            WHEN a.policy IS NOT NULL THEN 'policy_opened_by_setting'
+            WHEN d.is_protected AND d.is_any_settable THEN 'policy_trusts_setting'
+            WHEN d.is_protected AND d.is_or
+                 AND (d.tenant_column::text = ANY (d.columns)
+                      OR d.functions && ARRAY['tenancy.current_tenant_id()'::regprocedure, 'tenancy.current_tenant_number()'::regprocedure,
+                                              'tenancy.current_tenant_code()'::regprocedure]::oid[])
+            THEN 'policy_widens'
+            WHEN d.has_companion THEN 'policy_without_effect'
+            WHEN d.is_constant THEN 'policy_always_true' END
+  FROM described d LEFT JOIN arms a USING (policy)
+$$;
+
 -- The protected tables that a view, materialized view or rule reads, also through views and materialized views.
 CREATE FUNCTION tenancy_internal.protected_sources(reader oid) RETURNS SETOF oid
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -614,7 +711,8 @@ COMMENT ON FUNCTION tenancy_internal.compared_type(oid) IS 'the type by which a 
 COMMENT ON FUNCTION tenancy_internal.column_names(oid, int2[]) IS 'column names for attribute numbers';
 COMMENT ON FUNCTION tenancy_internal.tenant_column(oid, name) IS 'the tenant column of a protected table by its present name';
 COMMENT ON FUNCTION tenancy_internal.is_enforced(oid, name, text) IS 'whether all that protects a relation is in place, unaltered';
-COMMENT ON FUNCTION tenancy_internal.wanted_policies(text, name, name, boolean) IS 'the policies that a protected table needs';
+COMMENT ON FUNCTION tenancy_internal.judged_policies(oid, text, name) IS
+    'the policies that a protected table needs, and how those in the catalog differ from them, by their trees';
 COMMENT ON FUNCTION tenancy_internal.table_family(oid) IS 'a relation, its partitions and its inheritance children';
 COMMENT ON FUNCTION tenancy_internal.unclassified_tables() IS 'tables with a tenant''s rows that are not protected, as far as the catalog tells';
 COMMENT ON DOMAIN tenancy_internal.open_rows IS 'boolean; a policy that uses it goes with the extension';
@@ -622,6 +720,9 @@ COMMENT ON FUNCTION tenancy_internal.role_danger(oid) IS 'why a role must not be
 COMMENT ON FUNCTION tenancy_internal.refuse_truncate() IS 'refuses TRUNCATE of a protected table to everybody whom row security binds';
 COMMENT ON FUNCTION tenancy_internal.note_drops() IS 'takes dropped tables off the record, and notes which protected ones lost a part';
 COMMENT ON FUNCTION tenancy_internal.guard_ddl() IS 'judges what a statement left behind: protects what is new, refuses what takes protection off';
+COMMENT ON FUNCTION tenancy_internal.without_constants(text) IS 'an expression with nothing in its string constants';
+COMMENT ON FUNCTION tenancy_internal.word_pattern(text) IS 'a regular expression for a name as a word';
+COMMENT ON FUNCTION tenancy_internal.own_policies(oid[]) IS 'the users'' own policies, with what they call and refer to';
 COMMENT ON FUNCTION tenancy_internal.touched_objects() IS 'what the command at hand made or changed';
 COMMENT ON FUNCTION tenancy_internal.touched_families(oid[]) IS 'what protection knows of relations, their parents and children';
 COMMENT ON FUNCTION tenancy_internal.owner_danger(oid) IS 'why a role must not own a protected table; NULL when it may';

@@ -106,6 +106,8 @@ pub enum TenancyError {
     StaleTenant { tenant: String },
     SecondTenant { first: String, second: String },
     PinnedTenant { pinned: String, second: String },
+    DeferredForDefiner,
+    DeferredUnderWay,
     RestoredTenant { now: String, sealed: String },
     ForbiddenSource { source: &'static str },
     UnreadablePin,
@@ -147,6 +149,7 @@ pub enum TenancyError {
     RowsWithoutTenant { table: QualifiedName, column: Ident, rows: i64 },
     RowsOfUnknownTenants { table: QualifiedName, column: Ident, rows: i64, sample: String, key: KeyKind },
     CrossTenantRows { constraint: Ident, table: QualifiedName, parent: QualifiedName, rows: i64 },
+    ActionSetsTenant { table: QualifiedName, column: Ident, constraint: Ident, actions: String, instead: String },
     OtherProtection { table: QualifiedName, aspect: &'static str, stored: String, given: String },
     NotProtected { table: QualifiedName },
     NotOwner { table: QualifiedName, role: String },
@@ -334,6 +337,18 @@ impl TenancyError {
             )
             .detail("A rolled-back savepoint, block or function restored the tenant that was set before it.")
             .hint("End the transaction, or call tenancy.switch_tenant(...) again where that is permitted."),
+            E::DeferredForDefiner => Face::new(
+                NotInPrerequisiteState,
+                "triggers of the present tenant are deferred, and this SECURITY DEFINER function cannot run them",
+            )
+            .detail("They are to run before the tenant changes, and would get the rights of the function's owner.")
+            .hint("Run SET CONSTRAINTS ALL IMMEDIATE before the statement that calls the function."),
+            E::DeferredUnderWay => Face::new(
+                NotInPrerequisiteState,
+                "a deferred trigger cannot change the tenant of the transaction",
+            )
+            .detail("Other deferred triggers of the present tenant may wait for it to end.")
+            .hint("Call tenancy.switch_tenant(...) outside of deferred triggers."),
             E::ForbiddenSource { source } => {
                 Face::new(InsufficientPrivilege, format!("app.current_tenant_id cannot come from {source}"))
                     .hint("Set it in the transaction that uses it; only a superuser may store it, with ALTER ROLE or ALTER DATABASE ... SET.")
@@ -527,6 +542,15 @@ impl TenancyError {
             )
             .detail(format!("Foreign key {constraint}."))
             .hint("Correct these rows, or call with foreign_keys => 'keep' and correct them later."),
+            E::ActionSetsTenant { table, column, constraint, actions, instead } => Face::new(
+                FeatureNotSupported,
+                format!("{actions} of foreign key {constraint} would set the tenant column {column} of table {table}"),
+            )
+            .detail("Actions of foreign keys run past row security: a row could become that of another tenant, or of all.")
+            .hint(format!(
+                "Write it as {instead}; where it is there already: ALTER TABLE {table} DROP CONSTRAINT IF EXISTS \
+                 {constraint}, ADD CONSTRAINT {constraint} {instead}."
+            )),
             E::OtherProtection { table, aspect, stored, given } => {
                 let hint = match *aspect {
                     "tenant column" => format!(

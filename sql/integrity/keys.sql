@@ -6,6 +6,7 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, is_on,
     ('surrogate_without_tenant',    'catalog', 'info',    false, 'find_keys',        'key of numbers or uuids that nobody chooses lacks the tenant column'),
     ('foreign_key_without_tenant',  'catalog', 'error',   true,  'find_keys',        'foreign key between protected tables lacks the tenant column'),
     ('foreign_key_kept',            'catalog', 'warning', true,  'find_keys',        'foreign key between protected tables was kept without the tenant column'),
+    ('foreign_key_sets_tenant',     'catalog', 'error',   true,  'find_keys',        'action of a foreign key sets the tenant column'),
     ('constraint_not_valid',        'catalog', 'warning', true,  'find_keys',        'constraint was never validated'),
     ('index_without_tenant',        'catalog', 'warning', true,  'find_indexes',     'no index is led by the tenant column'),
     ('foreign_key_without_index',   'catalog', 'info',    true,  'find_indexes',     'no index supports a foreign key'),
@@ -112,6 +113,24 @@ WITH guarded AS MATERIALIZED (
        AND (tables IS NULL OR k.conrelid = ANY (tables) OR k.confrelid = ANY (tables))
        AND NOT EXISTS (SELECT FROM unnest(k.conkey, k.confkey) AS v(child, parent)
                         WHERE v.child = c.tenant_number AND v.parent = p.tenant_number)
+), actions AS MATERIALIZED (    -- as isolation/actions.rs has it
+    SELECT k.oid, k.conname, k.conrelid, c.identity, c.access, c.tenant_column,
+           k.confdeltype IN ('n', 'd') AND c.tenant_number = ANY (s.columns) AS on_delete,
+           k.confupdtype IN ('n', 'd')
+               OR k.confupdtype = 'c' AND c.access = 'shared' AND EXISTS (
+                      SELECT FROM unnest(k.conkey, k.confkey) AS v(child, parent)
+                        JOIN pg_attribute a ON a.attrelid = k.confrelid AND a.attnum = v.parent AND NOT a.attnotnull
+                       WHERE v.child = c.tenant_number AND v.parent IS DISTINCT FROM p.tenant_number) AS on_update,
+           cardinality(s.columns) > 1 AND k.confmatchtype <> 'f' AND current_setting('server_version_num')::int >= 150000
+               AS may_name_columns
+      FROM pg_constraint k
+      JOIN guarded c ON c.relation = k.conrelid AND c.tenant_number = ANY (k.conkey)
+      LEFT JOIN guarded p ON p.relation = k.confrelid
+     CROSS JOIN LATERAL (SELECT COALESCE(    -- the catalog's column is new in 15
+               (SELECT array_agg(d::int2) FROM jsonb_array_elements_text(NULLIF(to_jsonb(k) -> 'confdelsetcols', 'null')) AS d),
+               k.conkey)) AS s(columns)
+     WHERE k.contype = 'f' AND k.conparentid = 0 AND (tables IS NULL OR k.conrelid = ANY (tables))
+       AND COALESCE((to_jsonb(k) ->> 'conenforced')::boolean, true)    -- new in 18
 )
 SELECT tenancy_internal.defect(
            CASE WHEN k.is_surrogate THEN 'surrogate_without_tenant' ELSE 'key_without_tenant' END,
@@ -129,6 +148,14 @@ SELECT tenancy_internal.defect(
                   ' can reach across tenants.', l.conname, l.child, l.parent, ', for ' || l.obstacle),
            CASE WHEN l.obstacle IS NULL THEN tenancy_internal.protect_call(l.conrelid, 'composite') END)
   FROM links l
+ UNION ALL
+SELECT tenancy_internal.defect('foreign_key_sets_tenant', 'pg_constraint'::regclass, a.oid,
+           format('Foreign key %I of %s sets the tenant column %I %s: %s.', a.conname, a.identity, a.tenant_column,
+                  concat_ws(' and ', CASE WHEN a.on_delete THEN 'ON DELETE' END, CASE WHEN a.on_update THEN 'ON UPDATE' END),
+                  CASE WHEN a.access = 'shared' THEN 'a tenant''s row becomes one of all tenants'
+                       ELSE 'the statement fails, or a row becomes that of another tenant' END),
+           CASE WHEN a.on_delete AND NOT a.on_update AND a.may_name_columns THEN tenancy_internal.protect_call(a.conrelid, NULL) END)
+  FROM actions a WHERE a.on_delete OR a.on_update
  UNION ALL
 SELECT tenancy_internal.defect('constraint_not_valid', 'pg_constraint'::regclass, k.oid,
            format('Constraint %I of %s is NOT VALID: rows from before it may break it.', k.conname, g.identity),

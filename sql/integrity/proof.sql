@@ -2,7 +2,8 @@
 -- Everything happens in subtransactions that are rolled back; variables of PL/pgSQL keep what was seen. What may run code of
 -- users (triggers, defaults, policies) runs as the role or as the table's owner, confined: it cannot become the caller.
 
-REVOKE ALL ON FUNCTION tenancy_internal.stale_tenant_step(text), tenancy_internal.leave_tenant_step(),
+REVOKE ALL ON FUNCTION tenancy_internal.switch_tenant_step(text), tenancy_internal.stale_tenant_step(text),
+    tenancy_internal.leave_tenant_step(),
     tenancy_internal.confined_step(oid, boolean, text, text, boolean) FROM PUBLIC;
 
 CREATE TYPE tenancy_internal.proof AS (
@@ -366,7 +367,7 @@ BEGIN
             made := NULL;
             x := COALESCE(pair.x, tenancy.create_tenant('proof-' || substr(md5(random()::text), 1, 12)));
             y := COALESCE(pair.y, tenancy.create_tenant('proof-' || substr(md5(random()::text), 1, 12)));
-            PERFORM tenancy.switch_tenant(x::text);
+            PERFORM tenancy_internal.switch_tenant_step(x::text);
             IF p.access = 'reference' THEN
                 -- Values to be refused, and any row: the owner himself writes none.
                 BEGIN
@@ -401,7 +402,7 @@ BEGIN
     IF p.access <> 'reference' THEN
         -- The other tenant's, and nobody's; the proof goes on without them.
         BEGIN
-            PERFORM tenancy.switch_tenant(y::text);
+            PERFORM tenancy_internal.switch_tenant_step(y::text);
             made := tenancy_internal.make_row(target, y, '{}', salt + 1000, 0, path);
         EXCEPTION WHEN OTHERS THEN
             made := NULL;
@@ -409,7 +410,7 @@ BEGIN
     END IF;
     IF p.access = 'shared' THEN
         BEGIN
-            PERFORM tenancy.switch_tenant(x::text);
+            PERFORM tenancy_internal.switch_tenant_step(x::text);
             made := tenancy_internal.make_row(target, x, jsonb_build_object(p.tenant_column, NULL), salt + 2000, 0, path);
             IF made ? 'problem' THEN
                 made := tenancy_internal.existing_row(target, format('%I IS NULL', p.tenant_column), path);
@@ -575,14 +576,14 @@ BEGIN
                     BEGIN
                         IF b.command = 'INSERT' AND b.wanted <> 'no privilege' AND protection.access <> 'reference' THEN
                             -- Makes room for the same values once more.
-                            PERFORM tenancy.switch_tenant(stage ->> 'x');
+                            PERFORM tenancy_internal.switch_tenant_step(stage ->> 'x');
                             PERFORM tenancy_internal.run_as_owner(target, r.path, format(
                                 'WITH gone AS (DELETE FROM %s WHERE %s RETURNING 1) SELECT pg_catalog.to_jsonb(pg_catalog.count(*)) FROM gone',
                                 target::regclass, stage #>> '{own,place}'));
                         END IF;
                         CASE WHEN b.context = 'none' THEN PERFORM tenancy_internal.leave_tenant_step();
-                             WHEN b.context = 'own' THEN PERFORM tenancy.switch_tenant(stage ->> 'x');
-                             WHEN b.context = 'foreign' THEN PERFORM tenancy.switch_tenant(stage ->> 'y');
+                             WHEN b.context = 'own' THEN PERFORM tenancy_internal.switch_tenant_step(stage ->> 'x');
+                             WHEN b.context = 'foreign' THEN PERFORM tenancy_internal.switch_tenant_step(stage ->> 'y');
                              ELSE PERFORM tenancy_internal.stale_tenant_step(stage ->> 'x');
                         END CASE;
                         SET LOCAL row_security = on;
@@ -660,7 +661,7 @@ BEGIN
     IF former IS NULL THEN
         PERFORM tenancy_internal.leave_tenant_step();
     ELSE
-        PERFORM tenancy.switch_tenant(former);
+        PERFORM tenancy_internal.switch_tenant_step(former);
     END IF;
 END $$;
 
@@ -701,6 +702,7 @@ BEGIN
     END IF;
 END $$;
 
+COMMENT ON FUNCTION tenancy_internal.switch_tenant_step(text) IS 'a step of a proof: the tenant, for work that is rolled back';
 COMMENT ON FUNCTION tenancy_internal.stale_tenant_step(text) IS 'a step of a proof: the tenant as an earlier transaction may have left it';
 COMMENT ON FUNCTION tenancy_internal.leave_tenant_step() IS 'a step of a proof: the transaction as one that never had a tenant';
 COMMENT ON TYPE tenancy_internal.proof IS 'what came of a probe';

@@ -42,10 +42,10 @@ $$;
 -- The record of protection with the tenant column as it stands, and the call that puts right what is missing.
 CREATE FUNCTION tenancy_internal.recorded_protection(tables oid[]) RETURNS TABLE (
     relation oid, root oid, name text, access text, reference text, open_policy boolean, tenant_key text,
-    tenant_column name, attnum int2, not_null boolean, default_text text, shown_type text, base_type name, is_domain boolean,
+    tenant_column name, attnum int2, not_null boolean, default_text text, shown_type text,
     present_key text, row_security boolean, forced boolean, repair text
 )
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp SET quote_all_identifiers = off AS $$
 WITH RECURSIVE recorded AS MATERIALIZED (
     SELECT p.*, format('%I.%I', n.nspname, c.relname) AS name, c.relrowsecurity, c.relforcerowsecurity,
            -- The policy knows the column after a rename, the record does not.
@@ -70,7 +70,7 @@ WITH RECURSIVE recorded AS MATERIALIZED (
       FROM base_types b JOIN pg_type d ON d.oid = b.base JOIN pg_type t ON t.oid = d.typbasetype WHERE b.is_domain
 )
 SELECT r.relation, r.root, r.name, r.access, r.reference, r.open_policy, r.tenant_key,
-       c.attname, c.attnum, c.attnotnull, c.default_text, format_type(c.atttypid, c.atttypmod), t.typname, c.typtype = 'd',
+       c.attname, c.attnum, c.attnotnull, c.default_text, format_type(c.atttypid, c.atttypmod),
        CASE WHEN t.typname = 'uuid' THEN 'id' WHEN t.typname IN ('int2', 'int4', 'int8') THEN 'number'
             WHEN t.typname IN ('text', 'varchar') THEN 'code' END,
        r.relrowsecurity, r.relforcerowsecurity,
@@ -89,44 +89,27 @@ SELECT r.relation, r.root, r.name, r.access, r.reference, r.open_policy, r.tenan
   LEFT JOIN pg_type t ON t.oid = b.base
 $$;
 
--- Protected tables that have lost something of what protects them. All policies are compared at once with those that
--- protect_table would make (model::policy), by their text.
+-- Protected tables that have lost something of what protects them. Policies are compared with those that protect_table would
+-- make (model::policy) by the judge that the guard asks, too (pg::policies).
 -- What a partition has in common with its root is said of the root.
 CREATE FUNCTION tenancy_internal.find_lost_protection(tables oid[], sample integer, deep boolean)
 RETURNS SETOF tenancy_internal.finding
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 WITH p AS MATERIALIZED (
     SELECT * FROM tenancy_internal.recorded_protection(tables)
-), wanted AS MATERIALIZED (
-    SELECT d.access, COALESCE(d.tenant_column, '') AS tenant_column, COALESCE(d.base_type, '') AS base_type,
-           COALESCE(d.is_domain, false) AS is_domain, w.*
-      FROM (SELECT DISTINCT p.access, p.tenant_column, p.base_type, p.is_domain FROM p) d
-     CROSS JOIN LATERAL tenancy_internal.wanted_policies(d.access, d.tenant_column, d.base_type, d.is_domain) AS w
-), present AS MATERIALIZED (
-    SELECT y.oid, y.polrelid, y.polname, y.polpermissive, y.polcmd, y.polroles,
-           pg_get_expr(y.polqual, y.polrelid) AS using_text, pg_get_expr(y.polwithcheck, y.polrelid) AS check_text
-      FROM pg_policy y
-     WHERE y.polname IN ('tenancy_isolation', 'tenancy_isolation_insert', 'tenancy_isolation_update',
-                         'tenancy_isolation_delete', 'tenancy_open')
 ), compared AS MATERIALIZED (
     SELECT p.relation, p.name, p.repair, p.open_policy, w.policy, w.policy = 'tenancy_open' AS is_companion, y.oid AS present,
-           CASE WHEN y.oid IS NOT NULL THEN ARRAY_REMOVE(ARRAY[
-               CASE WHEN y.polpermissive AND NOT w.is_permissive THEN 'is permissive' END,
-               CASE WHEN w.is_permissive AND NOT y.polpermissive THEN 'is restrictive' END,
-               CASE WHEN y.polcmd::text <> w.command THEN format('is for %s', CASE y.polcmd WHEN 'r' THEN 'SELECT'
-                   WHEN 'a' THEN 'INSERT' WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'all commands' END) END,
-               CASE WHEN y.using_text IS DISTINCT FROM w.using_text
-                    THEN CASE WHEN y.using_text IS NULL THEN 'has no USING' ELSE format('has USING %s', y.using_text) END END,
-               CASE WHEN y.check_text IS DISTINCT FROM w.check_text AND (y.check_text IS NOT NULL OR w.using_text IS NULL)
-                    THEN CASE WHEN y.check_text IS NULL THEN 'has no WITH CHECK' ELSE format('has WITH CHECK %s', y.check_text) END END
-           ], NULL) END AS differences,
-           y.check_text IS NULL AND w.check_text IS NOT NULL AS lacks_check,
-           y.polroles <> '{0}' AS is_narrowed,
+           ARRAY(SELECT CASE d.difference
+                            WHEN 'kind' THEN CASE WHEN y.polpermissive THEN 'is permissive' ELSE 'is restrictive' END
+                            WHEN 'command' THEN format('is for %s', CASE y.polcmd WHEN 'r' THEN 'SELECT' WHEN 'a' THEN 'INSERT'
+                                WHEN 'w' THEN 'UPDATE' WHEN 'd' THEN 'DELETE' ELSE 'all commands' END)
+                            WHEN 'using' THEN COALESCE('has USING ' || pg_get_expr(y.polqual, y.polrelid), 'has no USING')
+                            ELSE COALESCE('has WITH CHECK ' || pg_get_expr(y.polwithcheck, y.polrelid), 'has no WITH CHECK') END
+                   FROM unnest(w.differences) AS d(difference) WHERE d.difference NOT IN ('roles', 'lacks check')) AS differences,
+           'lacks check' = ANY (w.differences) AS lacks_check, 'roles' = ANY (w.differences) AS is_narrowed,
            (SELECT string_agg(quote_ident(r.rolname), ', ' ORDER BY r.rolname) FROM pg_roles r WHERE r.oid = ANY (y.polroles)) AS roles
-      FROM p
-      JOIN wanted w ON w.access = p.access AND w.tenant_column = COALESCE(p.tenant_column, '')
-                   AND w.base_type = COALESCE(p.base_type, '') AND w.is_domain = COALESCE(p.is_domain, false)
-      LEFT JOIN present y ON y.polrelid = p.relation AND y.polname = w.policy
+      FROM p CROSS JOIN LATERAL tenancy_internal.judged_policies(p.relation, p.access, p.tenant_column) AS w
+      LEFT JOIN pg_policy y ON y.polrelid = p.relation AND y.polname = w.policy AND w.differences IS NOT NULL
 ), found(check_id, classid, objid, objsubid, detail, remedy) AS (
     SELECT 'row_security_off', 'pg_class'::regclass, p.relation, 0,
            format('Row security of %s is off: its policies bind nobody, and every tenant''s rows are open.', p.name),
@@ -236,76 +219,6 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source
     ('tenant_column_default', 'catalog', 'warning', 'find_lost_protection', 'a tenant column does not default to the current tenant'),
     ('tenant_reference_missing', 'catalog', 'error', 'find_lost_protection', 'the foreign key to the tenants is gone');
 
--- An expression as pg_get_expr shows it, with nothing in its string constants.
-CREATE FUNCTION tenancy_internal.without_constants(expression text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT regexp_replace(expression, '''(?:[^'']|'''')*''', '''''', 'g')
-$$;
-
--- A name as a word of a regular expression.
-CREATE FUNCTION tenancy_internal.word_pattern(name text) RETURNS text
-LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT '(?<![[:alnum:]_])' || regexp_replace(name, '([^[:alnum:]_])', '\\\1', 'g') || '(?![[:alnum:]_])'
-$$;
-
--- The users' own policies, with what they call and refer to. Nothing is evaluated: functions and columns are those that the
--- parsed expressions name, settings those that their text names.
-CREATE FUNCTION tenancy_internal.own_policies(tables oid[]) RETURNS TABLE (
-    policy oid, relation oid, name text, table_name text, is_permissive boolean, command "char", is_protected boolean,
-    has_companion boolean, using_text text, check_text text, using_bare text, check_bare text, columns text[],
-    tenant_column name, functions oid[], settings text[], is_any_settable boolean, is_or boolean, is_constant boolean
-)
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-WITH y AS MATERIALIZED (
-    SELECT y.oid, y.polrelid, y.polname, y.polpermissive, y.polcmd, c.relname, n.nspname, p.relation IS NOT NULL AS is_protected,
-           p.tenant_column, y.polqual::text AS using_tree, y.polwithcheck::text AS check_tree,
-           pg_get_expr(y.polqual, y.polrelid) AS using_text, pg_get_expr(y.polwithcheck, y.polrelid) AS check_text
-      FROM pg_policy y
-      JOIN pg_class c ON c.oid = y.polrelid
-      JOIN pg_namespace n ON n.oid = c.relnamespace
-      LEFT JOIN tenancy_internal.protected_tables p ON p.relation = c.oid
-     WHERE (tables IS NULL OR c.oid = ANY (tables))
-       AND NOT (p.relation IS NOT NULL
-                AND y.polname IN ('tenancy_isolation', 'tenancy_isolation_insert', 'tenancy_isolation_update',
-                                  'tenancy_isolation_delete', 'tenancy_open', 'tenancy_closed'))
-       AND y.polname <> 'tenancy_closed'
-       AND n.nspname NOT IN ('pg_catalog', 'information_schema', 'tenancy', 'tenancy_internal')
-       AND NOT EXISTS (SELECT FROM pg_depend d WHERE d.classid = 'pg_class'::regclass AND d.objid = c.oid AND d.deptype = 'e')
-), called AS MATERIALIZED (
-    SELECT y.oid, array_agg(DISTINCT m.found[1]::oid) FILTER (WHERE m.found[1] <> '0') AS functions
-      FROM y CROSS JOIN LATERAL regexp_matches(concat_ws(' ', y.using_tree, y.check_tree),
-                                               ':(?:funcid|opfuncid|aggfnoid|winfnoid) (\d+)', 'g') AS m(found)
-     GROUP BY y.oid
-), named AS MATERIALIZED (
-    SELECT y.oid, array_agg(DISTINCT replace(m.found[1], '''''', '''')) FILTER (WHERE m.found[1] IS NOT NULL) AS settings,
-           bool_or(m.found[1] IS NULL) AS is_computed
-      FROM y CROSS JOIN LATERAL regexp_matches(concat_ws(' ', y.using_text, y.check_text),
-                                               'current_setting\((?:''((?:[^'']|'''')*)''::text)?', 'g') AS m(found)
-      JOIN called c ON c.oid = y.oid
-     WHERE c.functions && ARRAY['current_setting(text)'::regprocedure, 'current_setting(text, boolean)'::regprocedure]::oid[]
-     GROUP BY y.oid
-), fixed AS MATERIALIZED (    -- settings that not everybody may change
-    SELECT s.name FROM pg_settings s
-     WHERE s.context <> 'user' OR s.name IN ('role', 'session_authorization', 'app.current_tenant_id') OR s.name LIKE 'tenancy.%'
-)
-SELECT y.oid, y.polrelid, format('%I', y.polname), format('%I.%I', y.nspname, y.relname), y.polpermissive, y.polcmd,
-       y.is_protected,
-       EXISTS (SELECT FROM pg_policy o WHERE o.polrelid = y.polrelid AND o.polname = 'tenancy_open' AND y.is_protected),
-       y.using_text, y.check_text,
-       tenancy_internal.without_constants(y.using_text), tenancy_internal.without_constants(y.check_text),
-       ARRAY(SELECT a.attname::text
-               FROM pg_depend d JOIN pg_attribute a ON a.attrelid = y.polrelid AND a.attnum = d.refobjsubid
-              WHERE d.classid = 'pg_policy'::regclass AND d.objid = y.oid AND d.refclassid = 'pg_class'::regclass
-                AND d.refobjid = y.polrelid AND d.refobjsubid > 0 ORDER BY a.attnum),
-       CASE WHEN y.is_protected THEN tenancy_internal.tenant_column(y.polrelid, y.tenant_column) END,
-       COALESCE(c.functions, '{}'), COALESCE(s.settings, '{}'),
-       COALESCE(s.is_computed, false) OR EXISTS (SELECT FROM unnest(s.settings) u WHERE u NOT IN (SELECT f.name FROM fixed f)),
-       concat_ws(' ', y.using_tree, y.check_tree) ~ '\{BOOLEXPR :boolop or ',
-       EXISTS (SELECT FROM unnest(ARRAY[y.using_text, y.check_text], ARRAY[y.using_tree, y.check_tree]) AS e(shown, tree)
-                WHERE e.shown <> 'false' AND e.tree !~ '\{(VAR|FUNCEXPR|SUBLINK|SQLVALUEFUNCTION|PARAM|NULLIFEXPR|COERCEVIAIO|NEXTVALUEEXPR) ')
-  FROM y LEFT JOIN called c ON c.oid = y.oid LEFT JOIN named s ON s.oid = y.oid
-$$;
-
 -- Whether a function looks into the session: what it answers changes with the tenant. As far as its text tells.
 CREATE FUNCTION tenancy_internal.reads_context(function oid) RETURNS boolean
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -328,14 +241,6 @@ WITH y AS MATERIALIZED (
       FROM (SELECT DISTINCT u.function FROM y, unnest(y.functions) AS u(function)) k
       JOIN pg_proc f ON f.oid = k.function JOIN pg_namespace n ON n.oid = f.pronamespace
      WHERE n.nspname NOT IN ('pg_catalog', 'tenancy', 'tenancy_internal')
-), arms AS MATERIALIZED (    -- the sides of an OR that name no column of the table: who meets one, sees every row
-    SELECT y.policy, bool_or(a.arm ~ 'IS NULL|= ''''::text') AS is_met_by_default
-      FROM y CROSS JOIN LATERAL unnest(ARRAY[y.using_text, y.check_text]) AS e(shown)
-     CROSS JOIN LATERAL regexp_split_to_table(e.shown, '\mOR\M') AS a(arm)
-     WHERE y.is_or AND y.is_permissive AND y.is_any_settable AND a.arm ~ 'current_setting\('
-       AND NOT EXISTS (SELECT FROM unnest(y.columns) c
-                        WHERE tenancy_internal.without_constants(a.arm) ~ tenancy_internal.word_pattern(quote_ident(c)))
-     GROUP BY y.policy
 ), known(name) AS MATERIALIZED (
     SELECT DISTINCT p.tenant_column::text FROM tenancy_internal.protected_tables p WHERE p.tenant_column IS NOT NULL
 ), by_hand AS MATERIALIZED (    -- a column that looks like a tenant's, compared with what the session says
@@ -347,50 +252,24 @@ WITH y AS MATERIALIZED (
        AND (c.name IN (SELECT k.name FROM known k)
             OR c.name ~* '^(tenant|org|organi[sz]ation|account|customer|company|client|workspace|team)(_?(id|uuid|code|number|key|slug))?$')
      GROUP BY y.policy
+), judged AS (
+    SELECT y.*, h.column_name, COALESCE(NULLIF(array_to_string(y.settings, ', '), ''), 'a setting') AS setting,
+           CASE WHEN h.policy IS NOT NULL AND COALESCE(y.fault, '') <> ALL (ARRAY['policy_opens_without_context', 'policy_opened_by_setting'])
+                THEN 'policy_by_hand' ELSE y.fault END AS check_id
+      FROM y LEFT JOIN by_hand h USING (policy)
 ), lets_through(check_id, policy, detail) AS (
-    SELECT DISTINCT ON (v.policy) v.check_id, v.policy, v.detail
-      FROM (SELECT 1, 'policy_opens_without_context', y.policy,
-                   format('Policy %s of %s offers every row where nothing is set: an arm of its OR tests for that.', y.name, y.table_name)
-              FROM y JOIN arms a USING (policy) WHERE a.is_met_by_default
-            UNION ALL
-            SELECT 2, 'policy_opened_by_setting', y.policy,
-                   format('Policy %s of %s offers every row to whoever sets %s, and any role can.', y.name, y.table_name,
-                          COALESCE(NULLIF(array_to_string(y.settings, ', '), ''), 'a setting'))
-              FROM y JOIN arms a USING (policy)
-            UNION ALL
-            SELECT 3, 'policy_trusts_setting', y.policy,
-                   format('Policy %s of %s believes %s, which any role can set.', y.name, y.table_name,
-                          COALESCE(NULLIF(array_to_string(y.settings, ', '), ''), 'a setting'))
-              FROM y WHERE y.is_protected AND y.is_permissive AND y.is_any_settable
-            UNION ALL
-            SELECT 3, 'policy_by_hand', y.policy,
-                   format('Policy %s of %s isolates by hand: it compares %I with what the session says, and is not forced, '
-                          'sealed or guarded as a protected table''s. Protect the table (tenancy.protect_table) and drop the policy.',
-                          y.name, y.table_name, h.column_name)
-              FROM y JOIN by_hand h USING (policy)
-            UNION ALL
-            SELECT 4, 'policy_widens', y.policy,
-                   format('Policy %s of %s offers rows beside the tenant''s own; the isolation policy alone keeps them back.', y.name,
-                          y.table_name)
-              FROM y
-             WHERE y.is_protected AND y.is_permissive AND y.is_or
-               AND (y.tenant_column::text = ANY (y.columns)
-                    OR concat_ws(' ', y.using_text, y.check_text) ~ 'tenancy\.current_tenant_(id|number|code)\(')
-            UNION ALL
-            SELECT 5, 'policy_without_effect', y.policy,
-                   format('Policy %s of %s has no effect: policy tenancy_open beside it offers the tenant''s rows already. Write it '
-                          'AS RESTRICTIVE to narrow them, or protect the table again and it takes the place of tenancy_open.',
-                          y.name, y.table_name)
-              FROM y WHERE y.is_permissive AND y.has_companion
-            UNION ALL
-            SELECT 6, 'policy_always_true', y.policy,
-                   CASE WHEN y.is_protected
-                        THEN format('Policy %s of %s offers every row to its roles; the isolation policy alone keeps tenants apart.', y.name,
-                                    y.table_name)
-                        ELSE format('Policy %s of %s offers every row to its roles: row security keeps nothing back.', y.name, y.table_name) END
-              FROM y WHERE y.is_permissive AND y.is_constant
-           ) AS v(rank, check_id, policy, detail)
-     ORDER BY v.policy, v.rank
+    SELECT j.check_id, j.policy, format('Policy %s of %s ', j.name, j.table_name) || CASE j.check_id
+               WHEN 'policy_opens_without_context' THEN 'offers every row where nothing is set: an arm of its OR tests for that.'
+               WHEN 'policy_opened_by_setting' THEN format('offers every row to whoever sets %s, and any role can.', j.setting)
+               WHEN 'policy_trusts_setting' THEN format('believes %s, which any role can set.', j.setting)
+               WHEN 'policy_by_hand' THEN format('isolates by hand: it compares %I with what the session says, and is not forced, '
+                   'sealed or guarded as a protected table''s. Protect the table (tenancy.protect_table) and drop the policy.', j.column_name)
+               WHEN 'policy_widens' THEN 'offers rows beside the tenant''s own; the isolation policy alone keeps them back.'
+               WHEN 'policy_without_effect' THEN 'has no effect: policy tenancy_open beside it offers the tenant''s rows already. Write it '
+                   'AS RESTRICTIVE to narrow them, or protect the table again and it takes the place of tenancy_open.'
+               ELSE CASE WHEN j.is_protected THEN 'offers every row to its roles; the isolation policy alone keeps tenants apart.'
+                         ELSE 'offers every row to its roles: row security keeps nothing back.' END END
+      FROM judged j WHERE j.check_id IS NOT NULL
 ), wrapped AS MATERIALIZED (    -- functions of a policy that stand outside a sub-select
     SELECT y.policy, string_agg(f.name, ', ' ORDER BY f.name) AS names, array_agg(f.name || '()' ORDER BY length(f.name) DESC) AS calls
       FROM y JOIN own_functions f ON f.oid = ANY (y.functions) AND f.pronargs = 0 AND NOT f.proleakproof AND f.provolatile = 's'
@@ -709,9 +588,6 @@ COMMENT ON TABLE tenancy_internal.installed_parts IS 'the functions and event tr
 COMMENT ON FUNCTION tenancy_internal.present_parts() IS 'the functions and event triggers of the extension as they are';
 COMMENT ON FUNCTION tenancy_internal.note_installed_parts() IS 'notes what an installation or upgrade has made';
 COMMENT ON FUNCTION tenancy_internal.recorded_protection(oid[]) IS 'the record of protection with the tenant column as it stands';
-COMMENT ON FUNCTION tenancy_internal.without_constants(text) IS 'an expression with nothing in its string constants';
-COMMENT ON FUNCTION tenancy_internal.word_pattern(text) IS 'a regular expression for a name as a word';
-COMMENT ON FUNCTION tenancy_internal.own_policies(oid[]) IS 'the users'' own policies, with what they call and refer to';
 COMMENT ON FUNCTION tenancy_internal.reads_context(oid) IS 'whether a function''s text looks into the session';
 COMMENT ON FUNCTION tenancy_internal.find_lost_protection(oid[], integer, boolean) IS 'protected tables that lost something of what protects them';
 COMMENT ON FUNCTION tenancy_internal.find_policy_faults(oid[], integer, boolean) IS 'what is wrong with policies that are the users'' own';

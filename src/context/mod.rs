@@ -34,7 +34,7 @@ pgrx::extension_sql_file!(
 #[pgrx::pg_schema]
 mod tenancy {
     use super::{plan, store};
-    use crate::pg::{Oid, given, guc, session, tenant_key};
+    use crate::pg::{Oid, given, session, tenant_key};
     use pgrx::datum::{Interval, TimestampWithTimeZone};
     use pgrx::{AnyElement, Uuid, pg_sys::panic::ErrorReport, prelude::*};
 
@@ -120,16 +120,16 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         Ok(store::unbind_role(given("role", role)?)?)
     }
 
-    /// Like `set_tenant`, also when the transaction belongs to another tenant. For administrators.
+    /// Like `set_tenant`, also when the transaction belongs to another tenant. For administrators. Runs first what is deferred.
     #[pg_extern]
     fn switch_tenant(tenant: Option<&str>) -> Result<Uuid, ErrorReport> {
         Ok(session::switch_tenant(given("tenant", tenant)?)?)
     }
 
-    /// Leaves the transaction without a tenant; it still cannot take another one.
+    /// Leaves the transaction without a tenant; it still cannot take another one. Runs first what is deferred.
     #[pg_extern]
-    fn clear_tenant() {
-        guc::set("");
+    fn clear_tenant() -> Result<(), ErrorReport> {
+        Ok(session::clear_tenant()?)
     }
 
     /// Whether `current_tenant_id()` would give a tenant now. Raises nothing.

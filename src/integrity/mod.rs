@@ -35,6 +35,7 @@ pgrx::extension_sql_file!(
     name = "integrity_proof",
     requires = [
         "integrity",
+        tenancy_internal::switch_tenant_step,
         tenancy_internal::stale_tenant_step,
         tenancy_internal::leave_tenant_step,
         tenancy_internal::confined_step
@@ -48,6 +49,12 @@ mod tenancy_internal {
     use super::store::{self, Plain, Repair};
     use crate::pg::{Oid, given, guc, invalid, on_table, session, strangers};
     use pgrx::{AnyElement, Uuid, pg_sys::panic::ErrorReport, prelude::*};
+
+    /// Sets the tenant for work that is rolled back: nothing that is deferred runs.
+    #[pg_extern]
+    fn switch_tenant_step(tenant: Option<&str>) -> Result<Uuid, ErrorReport> {
+        Ok(session::rehearse_tenant(given("tenant", tenant)?)?)
+    }
 
     /// Sets the tenant as if an earlier transaction had done it.
     #[pg_extern]

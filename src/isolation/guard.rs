@@ -7,11 +7,11 @@ use super::plan::{self, Request};
 use super::step::{self, Step};
 use super::{schemas, store, views};
 use crate::error::TenancyError;
-use crate::model::policy::Access;
 use crate::model::{Ident, QualifiedName, Sql, Table};
 use crate::pg::event::{self, Kind, Statement};
 use crate::pg::settings::{self, DdlGuard};
 use crate::pg::{Oid, concern, protected, role, spi};
+use std::collections::HashSet;
 
 /// The schema of our private tables.
 const OUR_SCHEMA: &str = "tenancy_internal";
@@ -152,7 +152,8 @@ impl Judge {
             store::set_root(Oid::from(*relation), Oid::from(*root))?;
         }
         for family in &lineage.families {
-            self.family(family, objects)?;
+            let has_left = lineage.detached.contains(&(family.root, family.root));
+            self.family(family, has_left, objects)?;
         }
         for stranger in kin.iter().filter(|kin| lineage.strangers.contains(&kin.relation)) {
             self.stranger(stranger)?;
@@ -173,8 +174,9 @@ impl Judge {
         Ok(())
     }
 
-    /// Judges a family that is on record: carries out what its growth needs, and objects to what it lost.
-    fn family(&self, family: &Family, objects: &[Touched]) -> Result<(), TenancyError> {
+    /// Judges a family that is on record: carries out what its growth needs, and objects to what it lost. One that has just
+    /// left another gets what the parent had for it, such as the default of the tenant column.
+    fn family(&self, family: &Family, has_left: bool, objects: &[Touched]) -> Result<(), TenancyError> {
         let view = spi::Snapshot::Latest;
         let root = Oid::from(family.root);
         let Some(entry) = store::entries(view, &[root])?.remove(&root) else { return Ok(()) };
@@ -183,7 +185,10 @@ impl Judge {
         let mut facts = spi::undisturbed(|| store::facts(root, store::describe_all(members, view)?, &request, view))?;
         store::leave_kept_keys(&mut facts, view)?;
         for table in &facts.family {
-            self.policies(table, &request, objects)?;
+            self.policies(table, objects)?;
+        }
+        for refusal in plan::refused_actions(&facts, &request) {
+            self.object_to(refusal)?;
         }
         if self.statement.renames_column {
             store::follow_tenant_column(root)?;
@@ -197,7 +202,8 @@ impl Judge {
             Err(refusal) => return self.object_to(refusal),
         };
         let settled = store::settled(root, &facts, view)?;
-        let Judgement { growth, drift } = drift::judge(steps, &settled);
+        let unsettled = HashSet::new();
+        let Judgement { growth, drift } = drift::judge(steps, if has_left { &unsettled } else { &settled });
         for (table, lost) in drift {
             self.object_to_loss(table, lost)?;
         }
@@ -233,22 +239,23 @@ impl Judge {
     }
 
     /// Judges the policies of the user's own that the statement made or changed.
-    fn policies(&self, table: &Table, request: &Request, objects: &[Touched]) -> Result<(), TenancyError> {
-        let column = (request.access != Access::Reference).then_some(&request.column);
+    fn policies(&self, table: &Table, objects: &[Touched]) -> Result<(), TenancyError> {
         let touched = objects.iter().filter(|object| object.kind == "policy" && object.relation.to_u32() == table.oid);
-        for policy in touched.filter_map(|object| table.policy(object.name.as_ref()?)) {
-            let (table_name, name) = (table.name.clone(), policy.name.clone());
-            match drift::policy_fault(table, policy, column) {
-                Some(PolicyFault::TrustsSetting) => {
-                    self.object_to(TenancyError::PolicyTrustsSetting { table: table_name, policy: name })?;
+        let touched: Vec<(Oid, &Ident)> =
+            touched.filter_map(|object| Some((object.object, object.name.as_ref()?))).collect();
+        if touched.is_empty() {
+            return Ok(());
+        }
+        let faults = store::policy_faults(Oid::from(table.oid))?;
+        for (oid, name) in touched {
+            let Some(fault) = faults.get(&oid).and_then(|check| PolicyFault::of_check(check)) else { continue };
+            let (table, policy) = (table.name.clone(), name.clone());
+            match fault {
+                PolicyFault::TrustsSetting => {
+                    self.object_to(TenancyError::PolicyTrustsSetting { table, policy })?;
                 }
-                Some(PolicyFault::WidensTenant) => {
-                    self.object_to(TenancyError::PolicyWidens { table: table_name, policy: name })?;
-                }
-                Some(PolicyFault::HasNoEffect) => {
-                    spi::warn(&TenancyError::PolicyWithoutEffect { table: table_name, policy: name });
-                }
-                None => {}
+                PolicyFault::WidensTenant => self.object_to(TenancyError::PolicyWidens { table, policy })?,
+                PolicyFault::HasNoEffect => spi::warn(&TenancyError::PolicyWithoutEffect { table, policy }),
             }
         }
         Ok(())

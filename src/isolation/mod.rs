@@ -2,6 +2,7 @@
 //! SQL: sql/isolation.sql. Decisions: plan.rs, keys.rs, step.rs, undo.rs, drift.rs, model::policy.
 //! Statements: the others.
 
+mod actions;
 mod drift;
 mod guard;
 mod keys;
@@ -33,7 +34,7 @@ pgrx::extension_sql_file!(
         tenancy::revoke_usage,
         tenancy_internal::refuse_truncate,
         tenancy_internal::is_enforced,
-        tenancy_internal::wanted_policies,
+        tenancy_internal::judged_policies,
         tenancy_internal::close_before_drop,
         tenancy_internal::note_drops,
         tenancy_internal::guard_ddl
@@ -236,7 +237,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 #[pgrx::pg_schema]
 mod tenancy_internal {
     use super::{guard, store};
-    use crate::model::Sql;
+    use crate::model::policy::Difference;
     use crate::pg::trigger::{self, Event, Level, Timing};
     use crate::pg::{Oid, event, given, qualified_name};
     use pgrx::pg_sys::panic::ErrorReport;
@@ -263,36 +264,24 @@ LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         Ok(store::is_enforced(given("relation", relation)?, tenant_column, given("access", access)?)?)
     }
 
-    /// The policies of a table with this access and a tenant column of this type, written as `pg_get_expr` shows them.
-    /// No rows where the type holds no tenant key. Integrity compares thousands of policies with them at once.
+    /// The policies that a table with this access and tenant column needs, and how those of their names differ from them: NULL
+    /// where there is none. No rows where the column is gone or holds no tenant key.
     #[pg_extern(sql = "
-CREATE FUNCTION tenancy_internal.wanted_policies(access text, tenant_column name, base_type name, is_domain boolean)
-RETURNS TABLE (policy text, is_permissive boolean, command text, using_text text, check_text text)
-LANGUAGE c IMMUTABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
+CREATE FUNCTION tenancy_internal.judged_policies(relation oid, access text, tenant_column name)
+RETURNS TABLE (policy text, differences text[])
+LANGUAGE c STABLE AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     #[expect(clippy::type_complexity, reason = "the columns of the answer")]
-    fn wanted_policies(
+    fn judged_policies(
+        relation: Option<Oid>,
         access: Option<&str>,
         tenant_column: Option<&std::ffi::CStr>,
-        base_type: Option<&std::ffi::CStr>,
-        is_domain: Option<bool>,
     ) -> Result<
-        TableIterator<
-            'static,
-            (
-                name!(policy, &'static str),
-                name!(is_permissive, bool),
-                name!(command, String),
-                name!(using_text, Option<String>),
-                name!(check_text, Option<String>),
-            ),
-        >,
+        TableIterator<'static, (name!(policy, &'static str), name!(differences, Option<Vec<&'static str>>))>,
         ErrorReport,
     > {
-        let wanted = store::wanted_policies(given("access", access)?, tenant_column, base_type, is_domain)?;
-        let text = |sql: Option<&Sql>| sql.map(Sql::to_string);
-        Ok(TableIterator::new(wanted.into_iter().map(move |spec| {
-            (spec.name(), spec.is_permissive(), spec.command().to_string(), text(spec.using()), text(spec.check()))
-        })))
+        let judged = store::judged_policies(given("relation", relation)?, given("access", access)?, tenant_column)?;
+        let names = |differences: Vec<Difference>| differences.into_iter().map(Difference::name).collect();
+        Ok(TableIterator::new(judged.into_iter().map(move |judged| (judged.name, judged.differences.map(names)))))
     }
 
     /// Takes dropped tables off the record, and notes which protected ones lost a part.

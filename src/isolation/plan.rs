@@ -1,5 +1,6 @@
 //! The steps from a table as it stands to an isolated one, and back.
 
+use super::actions::{self, Verdict};
 use super::step::{self, GUARD, Link, Step};
 use crate::error::TenancyError;
 use crate::model::policy::{self, Access};
@@ -117,6 +118,12 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
     };
     if let Some(key) = key {
         let unique = scope_keys(facts, request, key, &mut steps)?;
+        for (table, verdict) in judged_actions(facts, request) {
+            if let Verdict::Narrowed(key) = verdict {
+                let (table, reason) = (table.name.clone(), actions::NARROWED);
+                steps.push(Step::ReplaceForeignKey { table, key: *key, reason });
+            }
+        }
         index_tenant_column(facts, request, &unique, &mut steps);
         if request.reference == Reference::ForeignKey && reference_key(root, &request.column).is_none() {
             let (table, column) = (root.name.clone(), request.column.clone());
@@ -132,6 +139,32 @@ pub fn protect(facts: &Facts, request: &Request) -> Result<Vec<Step>, TenancyErr
     Ok(step::lift_force(steps, &facts.families()))
 }
 
+/// The foreign keys whose actions reach the tenant column and cannot be kept from it.
+pub fn refused_actions(facts: &Facts, request: &Request) -> Vec<TenancyError> {
+    let refused = |(_, verdict)| match verdict {
+        Verdict::Refused(refusal) => Some(*refusal),
+        Verdict::Fits | Verdict::Narrowed(_) => None,
+    };
+    judged_actions(facts, request).filter_map(refused).collect()
+}
+
+fn judged_actions<'a>(facts: &'a Facts, request: &'a Request) -> impl Iterator<Item = (&'a Table, Verdict)> {
+    let has_tenant = request.access != Access::Reference;
+    let keys = facts.family.iter().flat_map(|table| table.foreign_keys.iter().map(move |key| (table, key)));
+    keys.filter(move |_| has_tenant).map(|(table, key)| {
+        let (column, access, server_version) = (&request.column, request.access, request.server_version);
+        let child = actions::Child { table, column, access, server_version };
+        let is_parent = |table: &Table| table.oid == key.parent;
+        let parent_column = if facts.family.iter().any(is_parent) {
+            Some(column)
+        } else {
+            let parent = facts.neighbours.iter().find(|neighbour| neighbour.family.first().is_some_and(is_parent));
+            parent.and_then(|parent| parent.column.as_ref())
+        };
+        (table, actions::judge(child, key, parent_column))
+    })
+}
+
 /// Whether all that protects a table is in place, unaltered; the companion that opens it may be there or not.
 pub fn is_enforced(table: &Table, column: Option<&Ident>, access: Access) -> bool {
     let found = column.and_then(|column| table.column(column));
@@ -145,32 +178,6 @@ pub fn is_enforced(table: &Table, column: Option<&Ident>, access: Access) -> boo
         && table.forced
         && table.triggers.iter().any(|trigger| trigger.name.as_str() == GUARD && trigger.is_guard)
         && wanted.iter().all(|spec| table.policies.iter().any(|policy| spec.matches(policy)))
-}
-
-/// The policies that a tenant column of this type calls for, with the companion; none where it holds no tenant key.
-pub fn wanted_policies(
-    access: Access,
-    column: Option<Ident>,
-    base_type: Option<&str>,
-    is_domain: bool,
-) -> Vec<policy::Spec> {
-    let nowhere = policy::name(policy::ISOLATION);
-    match (access, column, base_type.unwrap_or_default()) {
-        (Access::Reference, ..) => policy::wanted(access, &nowhere, None, None, true),
-        (_, Some(name), type_name) if KeyKind::of_type(type_name).is_some() => {
-            let found = Column {
-                name: name.clone(),
-                type_name: type_name.into(),
-                shown_type: type_name.into(),
-                is_domain,
-                not_null: true,
-                default: None,
-                has_loose_collation: false,
-            };
-            policy::wanted(access, &name, Some(&found), found.key(), true)
-        }
-        _ => Vec::new(),
-    }
 }
 
 /// Refuses a child that can be read through a table outside the family.
@@ -463,7 +470,6 @@ fn guard(
 #[cfg(test)]
 pub mod tests {
     use super::*;
-    use crate::model::policy::Spec;
     use crate::model::table::{Index, Policy};
 
     pub fn ident(name: &str) -> Ident {
@@ -513,7 +519,9 @@ pub mod tests {
             name: ident("fk"),
             columns: vec![ident(column)],
             parent,
+            parent_name: table(parent, "parents").name,
             parent_columns: vec![ident("id")],
+            nullable_parent_columns: vec![],
             on_update: 'a',
             on_delete: 'n',
             on_delete_columns: vec![],
@@ -521,6 +529,7 @@ pub mod tests {
             is_deferrable: false,
             is_deferred: false,
             is_validated: true,
+            is_enforced: true,
             is_temporal: false,
         }
     }
@@ -617,29 +626,9 @@ pub mod tests {
     #[test]
     fn the_users_own_permissive_policy_takes_the_place_of_the_companion() {
         let mut own = table(1, "orders");
-        own.policies.push(Policy {
-            name: ident("mine"),
-            is_permissive: true,
-            command: '*',
-            for_public: true,
-            using: Some(Deparsed::from_catalog("true".into())),
-            check: None,
-        });
+        own.policies.push(Policy { name: ident("mine"), is_permissive: true, is_as_made: false });
         let steps = protected(&alone(own), &request());
         assert!(!steps.iter().any(|step| step.contains("tenancy_open")), "{steps:#?}");
-    }
-
-    #[test]
-    fn a_column_that_holds_no_key_calls_for_no_policies() {
-        let names = |access, type_name| -> Vec<&str> {
-            wanted_policies(access, Some(ident("tenant_id")), type_name, false).iter().map(Spec::name).collect()
-        };
-        let tenant = ["tenancy_isolation", "tenancy_isolation_delete", "tenancy_open"];
-        assert_eq!(names(Access::Tenant, Some("uuid")), tenant);
-        assert!(names(Access::Tenant, Some("numeric")).is_empty() && names(Access::Shared, None).is_empty());
-        assert_eq!(wanted_policies(Access::Reference, None, None, false).len(), 4);
-        let cast = &wanted_policies(Access::Tenant, Some(ident("t")), Some("int4"), true)[0];
-        assert_eq!(cast.using().unwrap().as_str(), "((t)::integer = tenancy.current_tenant_number())");
     }
 
     #[test]

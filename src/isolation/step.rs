@@ -47,6 +47,12 @@ pub enum Step {
     },
     CheckLink(Link),
     ScopeForeignKey(Link),
+    /// Writes a foreign key anew, as `key` says; see actions.rs.
+    ReplaceForeignKey {
+        table: QualifiedName,
+        key: ForeignKey,
+        reason: &'static str,
+    },
     AddReference {
         table: QualifiedName,
         column: Ident,
@@ -202,33 +208,55 @@ impl Link {
     }
 
     fn add(&self, columns: &[Ident], parent_columns: &[Ident], set_columns: &[Ident], match_full: bool) -> Sql {
-        let key = &self.key;
-        let mut sql = Sql::text("ADD CONSTRAINT ")
-            .ident(&key.name)
-            .then(" FOREIGN KEY (")
-            .idents(columns)
-            .then(") REFERENCES ")
-            .name(&self.parent)
-            .then(" (")
-            .idents(parent_columns)
-            .then(")");
-        if match_full {
-            sql = sql.then(" MATCH FULL");
-        }
-        if key.on_update != NO_ACTION {
-            sql = sql.then(" ON UPDATE ").then(action(key.on_update));
-        }
-        if key.on_delete != NO_ACTION {
-            sql = sql.then(" ON DELETE ").then(action(key.on_delete));
-        }
-        if !set_columns.is_empty() {
-            sql = sql.then(" (").idents(set_columns).then(")");
-        }
-        if key.is_deferrable {
-            sql = sql.then(if key.is_deferred { " DEFERRABLE INITIALLY DEFERRED" } else { " DEFERRABLE" });
-        }
-        if key.is_validated { sql } else { sql.then(" NOT VALID") }
+        let key = ForeignKey {
+            columns: columns.to_vec(),
+            parent_name: self.parent.clone(),
+            parent_columns: parent_columns.to_vec(),
+            on_delete_columns: set_columns.to_vec(),
+            match_type: if match_full { 'f' } else { 's' },
+            ..self.key.clone()
+        };
+        Sql::text("ADD CONSTRAINT ").ident(&key.name).then(" ").sql(&definition(&key))
     }
+}
+
+/// A foreign key as a constraint of its table is written.
+pub fn definition(key: &ForeignKey) -> Sql {
+    let mut sql = Sql::text("FOREIGN KEY (")
+        .idents(&key.columns)
+        .then(") REFERENCES ")
+        .name(&key.parent_name)
+        .then(" (")
+        .idents(&key.parent_columns)
+        .then(")");
+    if key.match_type == 'f' {
+        sql = sql.then(" MATCH FULL");
+    }
+    if key.on_update != NO_ACTION {
+        sql = sql.then(" ON UPDATE ").then(action(key.on_update));
+    }
+    if key.on_delete != NO_ACTION {
+        sql = sql.then(" ON DELETE ").then(action(key.on_delete));
+    }
+    if !key.on_delete_columns.is_empty() {
+        sql = sql.then(" (").idents(&key.on_delete_columns).then(")");
+    }
+    if key.is_deferrable {
+        sql = sql.then(if key.is_deferred { " DEFERRABLE INITIALLY DEFERRED" } else { " DEFERRABLE" });
+    }
+    if key.is_validated { sql } else { sql.then(" NOT VALID") }
+}
+
+/// The statement that writes a foreign key of `table` anew.
+pub fn replace(table: &QualifiedName, key: &ForeignKey) -> Sql {
+    Sql::text("ALTER TABLE ")
+        .name(table)
+        .then(" DROP CONSTRAINT ")
+        .ident(&key.name)
+        .then(", ADD CONSTRAINT ")
+        .ident(&key.name)
+        .then(" ")
+        .sql(&definition(key))
 }
 
 /// Whether a foreign key's action writes to the referring columns.
@@ -267,6 +295,7 @@ impl Step {
             | Step::CheckLink(link)
             | Step::ScopeForeignKey(link)
             | Step::UnscopeForeignKey { link, .. } => link.child == *table || link.parent == *table,
+            Step::ReplaceForeignKey { table: child, key, .. } => child == table || key.parent_name == *table,
             _ => false,
         }
     }
@@ -319,6 +348,7 @@ impl Step {
             }
             S::CheckLink(link) => link.crossing_rows(),
             S::ScopeForeignKey(link) => link.replace(&link.scoped()),
+            S::ReplaceForeignKey { table, key, .. } => replace(table, key),
             S::Key(step) => step.statement(),
             S::AddReference { table, column, key } => alter(table)
                 .then(" ADD CONSTRAINT ")
@@ -365,7 +395,7 @@ impl Step {
             S::DropNotNull { .. } => "drop not null",
             S::AddIndex { .. } | S::RestoreIndex { .. } => "add index",
             S::DropIndex { .. } => "drop index",
-            S::ScopeForeignKey(_) | S::UnscopeForeignKey { .. } => "replace foreign key",
+            S::ScopeForeignKey(_) | S::UnscopeForeignKey { .. } | S::ReplaceForeignKey { .. } => "replace foreign key",
             S::AddReference { .. } => "add foreign key",
             S::DropConstraint { .. } => "drop foreign key",
             S::DropPolicy { .. } => "drop policy",
@@ -413,6 +443,7 @@ impl Step {
             }
             S::CheckLink(_) => "no row may refer to another tenant's row".into(),
             S::ScopeForeignKey(_) => "neither a reference nor a cascade may cross tenants".into(),
+            S::ReplaceForeignKey { reason, .. } => (*reason).into(),
             S::AddReference { .. } => "also roles that bypass row security can store known tenants only".into(),
             S::DropPolicy { .. } => "it is not what protection needs now".into(),
             S::AddPolicy { policy, .. } => policy.reason().into(),

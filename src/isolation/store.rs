@@ -7,6 +7,7 @@ use super::undo::{self, Remembered, Undo};
 use crate::error::TenancyError;
 use crate::model::policy::{self, Access};
 use crate::model::{Code, Ident, Key, KeyKind, QualifiedName, Sql, Table};
+use crate::pg::policies::{self, Judged};
 use crate::pg::{Oid, cache, event, given, role, spi, table_work};
 use std::collections::{HashMap, HashSet};
 use std::ffi::CStr;
@@ -130,6 +131,9 @@ fn plan_for(target: Oid, request: &Request, view: spi::Snapshot) -> Result<(Fact
     let family = family(target, view)?;
     let facts = facts(target, family, request, view)?;
     let steps = plan::protect(&facts, request)?;
+    if let Some(refusal) = plan::refused_actions(&facts, request).into_iter().next() {
+        return Err(refusal);
+    }
     refuse_strangers(&facts, &steps)?;
     Ok((facts, steps))
 }
@@ -202,7 +206,15 @@ fn tenant_keys(tenant: &str) -> Result<TenantKeys, TenancyError> {
 }
 
 /// What a plan for `family` is made from: a table and those of its partitions and children that matter.
-pub fn facts(target: Oid, family: Vec<Table>, request: &Request, view: spi::Snapshot) -> Result<Facts, TenancyError> {
+pub fn facts(
+    target: Oid,
+    mut family: Vec<Table>,
+    request: &Request,
+    view: spi::Snapshot,
+) -> Result<Facts, TenancyError> {
+    for table in &mut family {
+        judge_policies(table, request.access, Some(&request.column))?;
+    }
     let neighbours = neighbours(&oids(&family), view)?;
     let met: Vec<Oid> =
         neighbours.iter().filter_map(|neighbour| neighbour.family.first()).chain(&family).map(oid).collect();
@@ -338,21 +350,36 @@ pub fn stored_access(access: &str) -> Result<Access, TenancyError> {
 pub fn is_enforced(relation: Oid, column: Option<&CStr>, access: &str) -> Result<bool, TenancyError> {
     let column = column.map(|column| Ident::new(&column.to_string_lossy())).transpose()?;
     let access = stored_access(access)?;
-    let table = describe_one(relation, spi::Snapshot::Statement)?;
-    Ok(table.is_some_and(|table| plan::is_enforced(&table, column.as_ref(), access)))
+    let Some(mut table) = describe_one(relation, spi::Snapshot::Statement)? else { return Ok(false) };
+    judge_policies(&mut table, access, column.as_ref())?;
+    Ok(plan::is_enforced(&table, column.as_ref(), access))
 }
 
-/// The policies of a table with this access, whose tenant column is of this type; none where that holds no tenant key.
-pub fn wanted_policies(
-    access: &str,
-    column: Option<&CStr>,
-    base_type: Option<&CStr>,
-    is_domain: Option<bool>,
-) -> Result<Vec<policy::Spec>, TenancyError> {
-    let access = stored_access(access)?;
+/// The policies that a table with this access and tenant column needs, and how those that it has differ.
+pub fn judged_policies(relation: Oid, access: &str, column: Option<&CStr>) -> Result<Vec<Judged>, TenancyError> {
     let column = column.map(|column| Ident::new(&column.to_string_lossy())).transpose()?;
-    let type_name = base_type.map(|name| name.to_string_lossy().into_owned());
-    Ok(plan::wanted_policies(access, column, type_name.as_deref(), is_domain.unwrap_or(false)))
+    policies::judge(relation, stored_access(access)?, column.as_ref())
+}
+
+/// What is worst in policies of the user's own on a table, as the check of integrity that finds it, by their oids.
+pub fn policy_faults(relation: Oid) -> Result<HashMap<Oid, String>, TenancyError> {
+    let sql = Sql::text(
+        "SELECT policy, fault FROM tenancy_internal.own_policies(ARRAY[$1]::pg_catalog.oid[]) WHERE fault IS NOT NULL",
+    );
+    let faults = spi::as_extension_owner(|| {
+        spi::read_in(spi::Snapshot::Latest, &sql, &[relation.into()], |row| Ok((row.must(1)?, row.must(2)?)))
+    })?;
+    Ok(faults.into_iter().collect())
+}
+
+fn judge_policies(table: &mut Table, access: Access, column: Option<&Ident>) -> Result<(), TenancyError> {
+    for judged in policies::judge(oid(table), access, column)? {
+        let found = table.policies.iter_mut().find(|policy| policy.name.as_str() == judged.name);
+        if let (Some(found), Some(differences)) = (found, judged.differences) {
+            found.is_as_made = differences.is_empty();
+        }
+    }
+    Ok(())
 }
 
 /// Puts foreign keys out of sight whose table was protected with `foreign_keys => 'keep'`, whichever end is looked at.

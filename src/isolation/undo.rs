@@ -20,6 +20,9 @@ pub struct Undo {
     #[serde(default)]
     pub attached: Vec<Ident>,
     pub foreign_keys: Vec<ScopedKey>,
+    /// Foreign keys whose action was kept from the tenant column.
+    #[serde(default)]
+    pub narrowed_keys: Vec<NarrowedKey>,
     /// Keys that `scope_unique` led by the tenant column.
     #[serde(default)]
     pub unique_keys: Vec<Ident>,
@@ -42,6 +45,14 @@ pub struct ScopedKey {
     /// `scope_unique` did it, and `unscope_unique` puts it back.
     #[serde(default)]
     pub with_unique_key: bool,
+}
+
+/// A foreign key whose ON DELETE names the columns that it sets since.
+#[derive(Clone, Debug, PartialEq, Eq, Serialize, Deserialize)]
+pub struct NarrowedKey {
+    pub name: Ident,
+    /// The columns that it named before; empty where it named none.
+    pub on_delete_columns: Vec<Ident>,
 }
 
 /// What to remember of a change from `before` to `now`, on top of what an earlier call remembered.
@@ -72,6 +83,11 @@ pub fn remember(before: &Table, now: &Table, column: &Ident, earlier: Option<Und
                     was_on_delete: (old.on_delete != key.on_delete).then_some(old.on_delete),
                     with_unique_key: false,
                 });
+            }
+            Some(old) if old.on_delete_columns != key.on_delete_columns => {
+                undo.narrowed_keys.retain(|narrowed| narrowed.name != key.name);
+                let (name, on_delete_columns) = (key.name.clone(), old.on_delete_columns.clone());
+                undo.narrowed_keys.push(NarrowedKey { name, on_delete_columns });
             }
             None if key.name == policy::reference_name() => undo.reference_key = Some(key.name.clone()),
             _ => {}
@@ -135,6 +151,16 @@ pub fn unprotect(relations: &[Remembered<'_>]) -> Vec<Step> {
                 steps.push(Step::UnscopeForeignKey { link, match_full: scoped.was_match_full });
             }
         }
+    }
+    for Remembered { table, column, undo, .. } in relations.iter().filter(|relation| relation.is_family) {
+        let narrowed = undo.narrowed_keys.iter().filter_map(|narrowed| {
+            let key = table.foreign_keys.iter().find(|key| key.name == narrowed.name)?;
+            let is_as_left =
+                !key.on_delete_columns.is_empty() && column.is_some_and(|column| key.columns.contains(column));
+            is_as_left.then(|| ForeignKey { on_delete_columns: narrowed.on_delete_columns.clone(), ..key.clone() })
+        });
+        let put_back = |key| Step::ReplaceForeignKey { table: table.name.clone(), key, reason: "as it was before" };
+        steps.extend(narrowed.map(put_back));
     }
     let is_root = |relation: &&Remembered<'_>| relation.is_family && relation.table.parents.is_empty();
     let drops_not_null = relations.iter().filter(is_root).any(|root| root.undo.not_null_added);

@@ -84,7 +84,35 @@ fn writing(key: KeyKind) -> &'static str {
     }
 }
 
-/// A policy to be. Its expressions are written as `pg_get_expr` shows them, so that text tells whether one is in place.
+/// How a policy in the catalog differs from the one that is wanted; judged on parse trees, by `pg::policies`.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Difference {
+    /// Permissive instead of restrictive, or the other way round.
+    Kind,
+    Command,
+    /// It binds some roles only.
+    Roles,
+    Using,
+    Check,
+    /// It has no WITH CHECK: its USING stands in.
+    LacksCheck,
+}
+
+impl Difference {
+    /// The name used in SQL.
+    pub fn name(self) -> &'static str {
+        match self {
+            Self::Kind => "kind",
+            Self::Command => "command",
+            Self::Roles => "roles",
+            Self::Using => "using",
+            Self::Check => "check",
+            Self::LacksCheck => "lacks check",
+        }
+    }
+}
+
+/// A policy to be.
 #[derive(Clone, Debug, PartialEq, Eq)]
 pub struct Spec {
     name: &'static str,
@@ -105,7 +133,7 @@ pub fn wanted(access: Access, column: &Ident, found: Option<&Column>, key: Optio
         };
         Sql::text("(").sql(&column).then(" = ").then(function).then(")")
     };
-    let restrict = |name, command, using, check| Spec { name, is_permissive: false, command, using, check };
+    let restrict = Spec::restrictive;
     // True, by the planner's folding; it names the tenant column and the extension's domain to go with either.
     let open_to_write = Sql::text("((true)::tenancy_internal.open_rows OR (").ident(column).then(" IS NULL))");
     let companion = |command, using, check| {
@@ -154,16 +182,14 @@ impl Spec {
         self.name == OPEN
     }
 
+    /// A policy that only withholds.
+    pub fn restrictive(name: &'static str, command: char, using: Option<Sql>, check: Option<Sql>) -> Self {
+        Self { name, is_permissive: false, command, using, check }
+    }
+
     /// Whether `found` is this policy, unaltered.
     pub fn matches(&self, found: &Policy) -> bool {
-        let text = |sql: &Option<Sql>| sql.as_ref().map(|sql| sql.as_str().to_owned());
-        let shown = |sql: &Option<super::Deparsed>| sql.as_ref().map(|sql| sql.as_str().to_owned());
-        found.name.as_str() == self.name
-            && found.is_permissive == self.is_permissive
-            && found.command == self.command
-            && found.for_public
-            && shown(&found.using) == text(&self.using)
-            && shown(&found.check) == text(&self.check)
+        found.name.as_str() == self.name && found.is_as_made
     }
 
     /// Its name.

@@ -68,11 +68,9 @@ impl Column {
 pub struct Policy {
     pub name: Ident,
     pub is_permissive: bool,
-    /// `pg_policy.polcmd`: `*` for ALL, or `r`, `a`, `w`, `d`.
-    pub command: char,
-    pub for_public: bool,
-    pub using: Option<Deparsed>,
-    pub check: Option<Deparsed>,
+    /// It is the policy of ours that its name says, unaltered. `pg::policies` judges that; nothing else sets it.
+    #[serde(default)]
+    pub is_as_made: bool,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -102,7 +100,10 @@ pub struct ForeignKey {
     pub name: Ident,
     pub columns: Vec<Ident>,
     pub parent: u32,
+    pub parent_name: QualifiedName,
     pub parent_columns: Vec<Ident>,
+    /// Those of `parent_columns` that take NULL.
+    pub nullable_parent_columns: Vec<Ident>,
     /// `confupdtype` and `confdeltype`: a no action, r restrict, c cascade, n set null, d set default.
     pub on_update: char,
     pub on_delete: char,
@@ -113,6 +114,8 @@ pub struct ForeignKey {
     pub is_deferrable: bool,
     pub is_deferred: bool,
     pub is_validated: bool,
+    /// Its triggers are there (PostgreSQL 18 knows NOT ENFORCED).
+    pub is_enforced: bool,
     /// Its last column is a PERIOD (PostgreSQL 18).
     pub is_temporal: bool,
 }

@@ -376,6 +376,21 @@ pub fn switch(text: &str) {
     set(text);
 }
 
+/// Whether `next` in the place of the tenant of this transaction is another one, or none.
+pub fn would_leave_tenant(next: Option<&Key>) -> bool {
+    if bindings::remembered().is_some() {
+        return false;
+    }
+    let set = in_force().map(|extra| extra.assigned).filter(|set| set.is_live(context_stamp(), context_lifetime()));
+    match (set, next) {
+        (Some(set), Some(next)) => !same_tenant(&set.key, next),
+        (Some(_), None) => true,
+        // One that was cleared by SET is left for good only now.
+        (None, Some(_)) => SEAL.get().is_some_and(|(stamp, _)| stamp == own_stamp()),
+        (None, None) => false,
+    }
+}
+
 /// Leaves the transaction as one that never had a tenant; for rehearsals that were rolled back.
 pub fn leave() {
     set("");

@@ -330,7 +330,14 @@ impl Table {
     }
 
     unsafe fn parse(&self, relation: pg_sys::Relation) -> Result<Parsed, TenancyError> {
-        let found = self.column.as_ref().map(|column| described(self.relation, column)).transpose()?;
+        let lost = |column: &Ident| TenancyError::LostTenantColumn {
+            relation: name_of(self.relation),
+            column: column.clone(),
+        };
+        let found = match &self.column {
+            Some(column) => Some(described(self.relation, column)?.ok_or_else(|| lost(column))?),
+            None => None,
+        };
         let column = self.column.clone().unwrap_or_else(|| policy::name(policy::ISOLATION));
         let specs = policy::wanted(self.access, &column, found.as_ref(), self.key, false);
         // SAFETY: a context below the one that lives as long as the backend.
@@ -388,19 +395,19 @@ unsafe fn kept(memory: pg_sys::MemoryContext, tree: *mut pg_sys::Node) -> *mut p
     }
 }
 
-/// What policies need to know of the tenant column.
-fn described(relation: pg_sys::Oid, column: &Ident) -> Result<Column, TenancyError> {
+/// What policies need to know of the tenant column; None where it is gone.
+pub(super) fn described(relation: pg_sys::Oid, column: &Ident) -> Result<Option<Column>, TenancyError> {
     let name = CString::new(column.as_str()).expect("a name holds no NUL");
     // SAFETY: syscache lookups; names are copied at once.
     unsafe {
         let number = pg_sys::get_attnum(relation, name.as_ptr());
         if number == pg_sys::InvalidAttrNumber as i16 {
-            return Err(TenancyError::LostTenantColumn { relation: name_of(relation), column: column.clone() });
+            return Ok(None);
         }
         let declared = pg_sys::get_atttype(relation, number);
         let base = pg_sys::getBaseType(declared);
         let shown = |type_oid| CStr::from_ptr(pg_sys::format_type_be(type_oid)).to_string_lossy().into_owned();
-        Ok(Column {
+        Ok(Some(Column {
             name: column.clone(),
             type_name: compat::type_name(base).into(),
             shown_type: shown(declared).into(),
@@ -408,7 +415,7 @@ fn described(relation: pg_sys::Oid, column: &Ident) -> Result<Column, TenancyErr
             not_null: false,
             default: None,
             has_loose_collation: false,
-        })
+        }))
     }
 }
 

@@ -3,7 +3,7 @@
 use super::cache::{self, Tenant};
 use super::context;
 use super::guc::{self, Backend};
-use super::{hooks, role, settings, spi};
+use super::{deferred, hooks, role, settings, spi};
 use crate::error::TenancyError;
 use crate::model::Key;
 use crate::model::context::{Lifetime, Origin};
@@ -73,10 +73,27 @@ pub fn set_signed_tenant(text: &str, voucher: guc::Voucher) -> Result<Uuid, Tena
     tenant_id()
 }
 
-/// Like `set_tenant`, also when the transaction belongs to another tenant.
+/// Like `set_tenant`, also when the transaction belongs to another tenant, whose deferred triggers run before.
 pub fn switch_tenant(text: &str) -> Result<Uuid, TenancyError> {
+    if guc::would_leave_tenant(Some(&named(text)?.parse()?)) {
+        deferred::run()?;
+    }
+    rehearse_tenant(text)
+}
+
+/// Like `switch_tenant` for work that is rolled back, and with it the triggers.
+pub fn rehearse_tenant(text: &str) -> Result<Uuid, TenancyError> {
     guc::switch(named(text)?);
     tenant_id()
+}
+
+/// Leaves the transaction without a tenant, whose deferred triggers run before.
+pub fn clear_tenant() -> Result<(), TenancyError> {
+    if guc::would_leave_tenant(None) {
+        deferred::run()?;
+    }
+    guc::set("");
+    Ok(())
 }
 
 /// Sets the tenant as if an earlier transaction had done it; only a context that outlives its transaction is one then.

@@ -134,7 +134,7 @@ pub fn next_value(sequence: pg_sys::Oid) -> i64 {
 }
 
 /// Catalogs and indexes that the bindings do not name; PostgreSQL never changes their oids (pg_inherits.h, pg_rewrite.h,
-/// pg_depend.h, pg_db_role_setting.h).
+/// pg_depend.h, pg_policy.h, pg_db_role_setting.h).
 pub const INHERITS: pg_sys::Oid = pg_sys::Oid::from_u32(2611);
 pub const INHERITS_BY_CHILD: pg_sys::Oid = pg_sys::Oid::from_u32(2680);
 pub const INHERITS_BY_PARENT: pg_sys::Oid = pg_sys::Oid::from_u32(2187);
@@ -143,5 +143,7 @@ pub const RULES_BY_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(2693);
 pub const DEPENDENCIES: pg_sys::Oid = pg_sys::Oid::from_u32(2608);
 pub const DEPENDENCIES_BY_DEPENDENT: pg_sys::Oid = pg_sys::Oid::from_u32(2673);
 pub const DEPENDENCIES_BY_REFERENCE: pg_sys::Oid = pg_sys::Oid::from_u32(2674);
+pub const POLICIES: pg_sys::Oid = pg_sys::Oid::from_u32(3256);
+pub const POLICIES_BY_RELATION: pg_sys::Oid = pg_sys::Oid::from_u32(3258);
 pub const ROLE_SETTINGS: pg_sys::Oid = pg_sys::Oid::from_u32(2964);
 pub const ROLE_SETTINGS_BY_PLACE: pg_sys::Oid = pg_sys::Oid::from_u32(2965);

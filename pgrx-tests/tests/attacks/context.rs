@@ -44,6 +44,7 @@ stories![
     a_held_cursor_cannot_outlive_a_cleared_tenant,
     a_procedure_has_no_tenant_after_its_commit,
     all_three_keys_of_a_tenant_are_one_tenant,
+    g07_what_is_deferred_runs_as_the_tenant_whose_it_is,
     switching_is_not_for_applications,
     a_rollback_after_a_switch_leaves_no_tenant_in_force,
     a_failed_set_leaves_the_tenant_as_it_was,
@@ -808,4 +809,94 @@ fn the_tenant_cannot_be_set_by_alter_system(stage: &Stage) {
     let admin = stage.db.admin();
     admin.run("SELECT tenancy.has_tenant()");
     admin.refused("55P02", "ALTER SYSTEM SET app.current_tenant_id = 'blue'");
+}
+
+/// Postings of a transaction add up to nothing when it ends, and a log says as whom that was looked at.
+fn postings(stage: &Stage) -> Session {
+    let keeper = stage.db.role("keeper", "");
+    let admin = stage.db.admin();
+    admin.run(&format!(
+        "CREATE TABLE postings (txn int, amount int);
+         CREATE TABLE looks (txn int, tenant text);
+         CREATE FUNCTION balance() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             INSERT INTO looks SELECT NEW.txn, CASE WHEN tenancy.has_tenant() THEN tenancy.current_tenant_code() END;
+             IF (SELECT sum(amount) FROM postings WHERE txn = NEW.txn) <> 0 THEN RAISE EXCEPTION 'off balance'; END IF;
+             RETURN NULL;
+         END $$;
+         CREATE CONSTRAINT TRIGGER balance AFTER INSERT ON postings DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION balance();
+         SELECT tenancy.protect_table('postings');
+         GRANT ALL ON postings, looks TO {keeper}, {};
+         SELECT tenancy.grant_admin('{keeper}')",
+        stage.app
+    ));
+    stage.db.login(&keeper)
+}
+
+fn g07_what_is_deferred_runs_as_the_tenant_whose_it_is(stage: &Stage) {
+    let session = postings(stage);
+    let admin = stage.db.admin();
+    let (red, blue) = ("SELECT tenancy.switch_tenant('red')", "SELECT tenancy.switch_tenant('blue')");
+    let one_sided = "INSERT INTO postings VALUES (1, 9)";
+    let counter = "INSERT INTO postings VALUES (1, -9)";
+    session.run(&format!("BEGIN; {red}; {one_sided}"));
+    session.refused("P0001", "COMMIT");
+    // A switch asks first, as COMMIT does, and an error refuses it.
+    session.run(&format!("BEGIN; {red}; {one_sided}"));
+    session.refused("P0001", blue);
+    session.run("ROLLBACK");
+    for switch in [blue, "SELECT tenancy.clear_tenant()", "DO $$ BEGIN PERFORM tenancy.switch_tenant('blue'); END $$"] {
+        session.run(&format!("BEGIN; {red}; {one_sided}; {counter}; {switch}; COMMIT"));
+        admin.sees("SELECT DISTINCT txn, tenant FROM looks", &["1|red"]);
+        admin.run("TRUNCATE looks; DELETE FROM postings");
+    }
+    // What was deferred by its own word is so afterwards, and what is set again stays with the next tenant.
+    session.run(&format!("BEGIN; {red}; {one_sided}; {counter}; {blue}; {one_sided}; {counter}; COMMIT"));
+    admin.sees("SELECT tenant, count(*) FROM looks GROUP BY 1 ORDER BY 1", &["blue|2", "red|2"]);
+    admin.run("TRUNCATE looks; DELETE FROM postings");
+    // Naming the tenant once more is no change.
+    session.run(&format!("BEGIN; {red}; {one_sided}; {red}; {counter}; COMMIT"));
+    admin.run("TRUNCATE looks; DELETE FROM postings");
+
+    // Within a savepoint they run, and are undone with it: then they are to run again.
+    session.run(&format!("BEGIN; {red}; {one_sided}; SAVEPOINT s"));
+    session.refused("P0001", blue);
+    session.run(&format!("ROLLBACK TO s; {counter}; {blue}; ROLLBACK TO s; {red}; INSERT INTO postings VALUES (1, 5)"));
+    session.refused("P0001", "COMMIT");
+    // Later ones are immediate, until somebody defers them again.
+    session.run(&format!("BEGIN; {red}; {one_sided}; {counter}; SAVEPOINT s; {blue}"));
+    session.refused_inside("P0001", one_sided);
+    session.run(&format!("SET CONSTRAINTS ALL DEFERRED; {one_sided}; {counter}; COMMIT"));
+    admin.sees("SELECT DISTINCT txn, tenant FROM looks ORDER BY 2", &["1|blue", "1|red"]);
+    admin.run("TRUNCATE looks; DELETE FROM postings");
+    // One that SET has cleared has no say any more, and no other tenant takes its place unseen.
+    session.run(&format!("BEGIN; {red}; {one_sided}; SET LOCAL app.current_tenant_id = ''"));
+    session.refused("55000", blue);
+    session.run("ROLLBACK");
+
+    // Whoever lends his rights lends them to nobody's triggers; the hint is followed to the letter.
+    admin.run(
+        "CREATE FUNCTION as_blue() RETURNS void SECURITY DEFINER LANGUAGE sql AS $$ SELECT tenancy.switch_tenant('blue') $$;
+         CREATE FUNCTION go_blue() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN
+             PERFORM tenancy.switch_tenant('blue'); RETURN NULL; END $$",
+    );
+    let before = format!("BEGIN; {red}; {one_sided}; {counter}");
+    session.run(&before);
+    let refusal = session.refused("55000", "SELECT as_blue()");
+    assert!(refusal.hint().is_some_and(|hint| hint.contains("SET CONSTRAINTS ALL IMMEDIATE before")), "{refusal:?}");
+    session.run("ROLLBACK");
+    session.run(&format!("{before}; SET CONSTRAINTS ALL IMMEDIATE; SELECT as_blue(); COMMIT"));
+    admin.sees("SELECT DISTINCT txn, tenant FROM looks", &["1|red"]);
+    // A deferred trigger is in no place to change the tenant of those that wait behind it.
+    admin.run(
+        "CREATE CONSTRAINT TRIGGER a_switch AFTER INSERT ON postings DEFERRABLE INITIALLY DEFERRED
+             FOR EACH ROW EXECUTE FUNCTION go_blue()",
+    );
+    session.run(&before);
+    session.refused("55000", "COMMIT");
+    // Applications clear their tenant the same way.
+    admin.run("DROP TRIGGER a_switch ON postings; TRUNCATE looks");
+    let app = stage.as_red();
+    app.run(one_sided);
+    app.refused("P0001", "SELECT tenancy.clear_tenant()");
 }

@@ -30,6 +30,8 @@ stories![
     administrators_and_superusers_are_told_and_let,
     a_guard_that_only_warns_changes_nothing,
     nobody_but_a_superuser_switches_the_guard_off,
+    the_guard_and_integrity_judge_a_policy_of_ours_alike,
+    the_guard_and_integrity_judge_a_policy_of_the_users_alike,
 ];
 
 /// The owner without the guard, and a member of his.
@@ -679,5 +681,149 @@ fn nobody_but_a_superuser_switches_the_guard_off(stage: &Stage) {
     forbidden(&stage.db.login(&stage.owner), "ALTER TABLE letters NO FORCE ROW LEVEL SECURITY");
     for function in ["guard_ddl", "note_drops", "close_before_drop"] {
         stage.db.admin().refused("0A000", &format!("SELECT tenancy_internal.{function}()"));
+    }
+}
+
+/// The checks of integrity that find something in policies, as a superuser meanwhile sees them.
+fn findings_of_policies(session: &Session, change: &str) -> (Vec<String>, String) {
+    session.run("BEGIN; SET LOCAL tenancy.ddl_guard = off");
+    session.run(change);
+    let found = session.rows(
+        "SELECT DISTINCT check_id FROM tenancy.check_integrity('catalog') WHERE object LIKE '%letters%' AND check_id LIKE '%policy%'",
+    );
+    let enforced =
+        session.value("SELECT is_enforced FROM tenancy.protected_tables WHERE relation = 'letters'::regclass");
+    session.run("ROLLBACK");
+    (found, enforced)
+}
+
+fn the_guard_and_integrity_judge_a_policy_of_ours_alike(stage: &Stage) {
+    let admin = stage.db.admin();
+    let owner = stage.db.login(&stage.owner);
+    admin.run(&format!(
+        "CREATE SCHEMA elsewhere; GRANT ALL ON SCHEMA elsewhere TO {0};
+         CREATE FUNCTION elsewhere.current_tenant_id() RETURNS uuid LANGUAGE sql STABLE AS 'SELECT NULL::uuid';
+         GRANT USAGE ON SCHEMA tenancy_internal TO {0};
+         GRANT EXECUTE ON FUNCTION tenancy_internal.writing_tenant_id(), tenancy_internal.may_write() TO {0}",
+        stage.owner
+    ));
+    // Written otherwise and the same tree: nothing has changed.
+    for same in [
+        "ALTER POLICY tenancy_isolation ON letters USING (((tenant_id)=tenancy.current_tenant_id()))",
+        "ALTER POLICY tenancy_isolation ON letters USING (tenant_id /* OR true */ OPERATOR(pg_catalog.=) \"tenancy\".current_tenant_id())",
+        // Whatever way the session has names shown.
+        "SET LOCAL quote_all_identifiers = on; ALTER TABLE letters ADD COLUMN more int",
+        "SET LOCAL search_path = tenancy, public; ALTER TABLE letters ADD COLUMN more int",
+    ] {
+        assert_eq!(findings_of_policies(&admin, same), (vec![], "t".to_owned()), "{same}");
+        for session in [&owner, &admin] {
+            session.run("BEGIN");
+            session.run(same);
+            session.run("ROLLBACK");
+            let told = session.notices();
+            assert!(told.is_empty(), "{same}: {told:?}");
+        }
+    }
+    for (check, altered) in [
+        (
+            "isolation_policy_altered",
+            "ALTER POLICY tenancy_isolation ON letters USING (tenant_id = tenancy.current_tenant_id() OR true)",
+        ),
+        (
+            "isolation_policy_altered",
+            "ALTER POLICY tenancy_isolation ON letters USING (tenancy.current_tenant_id() = tenant_id)",
+        ),
+        (
+            "isolation_policy_altered",
+            "ALTER POLICY tenancy_isolation ON letters USING (tenant_id = elsewhere.current_tenant_id())",
+        ),
+        (
+            "isolation_policy_altered",
+            "SET LOCAL search_path = elsewhere, public; ALTER POLICY tenancy_isolation ON letters USING (tenant_id = current_tenant_id())",
+        ),
+        (
+            "isolation_policy_altered",
+            "ALTER POLICY tenancy_isolation ON letters USING (tenant_id::text = tenancy.current_tenant_id()::text)",
+        ),
+        (
+            "isolation_policy_altered",
+            "ALTER POLICY tenancy_isolation ON letters USING (tenant_id = (SELECT tenancy.current_tenant_id()))",
+        ),
+        (
+            "isolation_policy_altered",
+            "ALTER POLICY tenancy_isolation ON letters WITH CHECK (tenant_id = tenancy.current_tenant_id())",
+        ),
+        (
+            "isolation_policy_altered",
+            "ALTER POLICY tenancy_isolation_delete ON letters USING (tenancy_internal.may_write() OR id > 0)",
+        ),
+        ("isolation_policy_narrowed", "ALTER POLICY tenancy_isolation ON letters TO CURRENT_USER"),
+        ("open_policy_altered", "ALTER POLICY tenancy_open ON letters USING (true)"),
+        ("isolation_policy_missing", "ALTER POLICY tenancy_isolation ON letters RENAME TO tenancy_isolation_too"),
+    ] {
+        let (found, enforced) = findings_of_policies(&admin, altered);
+        assert!(found.contains(&check.to_owned()), "{altered}: {found:?}");
+        assert_eq!(enforced, if check == "open_policy_altered" { "t" } else { "f" }, "{altered}");
+        owner.run("BEGIN");
+        let refusal = owner.refused("42501", altered);
+        assert!(refusal.message().contains("must stay protected"), "{refusal:?}");
+        owner.run("ROLLBACK");
+    }
+    // Made anew in another form, in one command for the catalog that no ALTER reaches.
+    for (check, form) in [
+        (
+            "isolation_policy_altered",
+            "AS PERMISSIVE USING (tenant_id = tenancy.current_tenant_id()) WITH CHECK (tenant_id = tenancy_internal.writing_tenant_id())",
+        ),
+        ("isolation_policy_altered", "AS RESTRICTIVE FOR SELECT USING (tenant_id = tenancy.current_tenant_id())"),
+        ("isolation_policy_without_check", "AS RESTRICTIVE USING (tenant_id = tenancy.current_tenant_id())"),
+    ] {
+        let (drop, create) =
+            ("DROP POLICY tenancy_isolation ON letters", format!("CREATE POLICY tenancy_isolation ON letters {form}"));
+        let (found, enforced) = findings_of_policies(&admin, &format!("{drop}; {create}"));
+        assert_eq!((&*found, &*enforced), (&[check.to_owned()][..], "f"), "{form}");
+        owner.refused("42501", &format!("{drop}; {create}"));
+        admin.run(&format!("BEGIN; SET LOCAL tenancy.ddl_guard = off; {drop}; COMMIT"));
+        let refusal = owner.refused("42501", &create);
+        assert!(refusal.message().contains("must stay protected"), "{refusal:?}");
+        admin.run("SELECT tenancy.protect_table('letters')");
+    }
+}
+
+fn the_guard_and_integrity_judge_a_policy_of_the_users_alike(stage: &Stage) {
+    let admin = stage.db.admin();
+    let owner = stage.db.login(&stage.owner);
+    admin.run(
+        "SET tenancy.ddl_guard = off; ALTER TABLE letters ADD COLUMN not_tenant_id int, ADD COLUMN hidden boolean;
+         DROP POLICY tenancy_open ON letters; RESET tenancy.ddl_guard",
+    );
+    for (check, using) in [
+        // What a text that is searched would take for something else.
+        (None, "item <> 'x OR tenant_id = tenancy.current_tenant_id()'"),
+        (None, "not_tenant_id = 1 OR hidden"),
+        (None, "item <> 'current_setting(''my.x'')'"),
+        (None, "item <> current_setting('server_version')"),
+        (None, "tenant_id IS NOT NULL AND hidden"),
+        (Some("policy_widens"), "tenant_id = tenancy.current_tenant_id() OR hidden"),
+        (Some("policy_widens"), "(tenant_id = '00000000-0000-0000-0000-000000000000') IS TRUE OR item = 'x'"),
+        (Some("policy_trusts_setting"), "item = current_setting('my.x', true)"),
+        (Some("policy_trusts_setting"), "item = current_setting('server' || '_version')"),
+        (Some("policy_opened_by_setting"), "hidden OR current_setting('my.x', true) = 'all'"),
+        (Some("policy_opens_without_context"), "hidden OR current_setting('my.x', true) IS NULL"),
+    ] {
+        let create = format!("CREATE POLICY mine ON letters USING ({using}) WITH CHECK ({using})");
+        let (found, _) = findings_of_policies(&admin, &create);
+        let faults =
+            ["policy_widens", "policy_trusts_setting", "policy_opened_by_setting", "policy_opens_without_context"];
+        let found: Vec<&str> = found.iter().map(String::as_str).filter(|check| faults.contains(check)).collect();
+        assert_eq!(found, check.into_iter().collect::<Vec<_>>(), "{using}");
+        for way in ["off", "on"] {
+            owner.run(&format!("BEGIN; SET LOCAL quote_all_identifiers = {way}"));
+            match check {
+                Some(_) => drop(owner.refused("42501", &create)),
+                None => owner.run(&create),
+            }
+            owner.run("ROLLBACK");
+        }
     }
 }

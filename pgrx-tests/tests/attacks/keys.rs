@@ -17,6 +17,9 @@ stories![
     the_keys_of_partitions_follow_under_their_names,
     keys_of_any_name_are_scoped_and_put_back,
     only_the_owner_scopes_a_key_and_force_does_not_stop_him,
+    g05_no_action_of_a_foreign_key_makes_a_private_row_everybodys,
+    g05_an_action_that_cannot_leave_the_tenant_out_is_refused_with_one_that_can,
+    g05_partitions_bring_no_action_that_reaches_the_tenant,
 ];
 
 /// Servers from PyPI have no contrib modules, and without this one gist compares no integers.
@@ -363,4 +366,207 @@ fn only_the_owner_scopes_a_key_and_force_does_not_stop_him(stage: &Stage) {
     admin.run("DELETE FROM files WHERE id = 30");
     owner.run(call);
     admin.sees("SELECT DISTINCT is_enforced FROM tenancy.protected_tables", &["t"]);
+}
+
+/// Folders of a tenant's own, and templates, of which some are everybody's. The foreign key is of the user's making.
+fn folders_and_templates(stage: &Stage, action: &str) {
+    stage.db.admin().run(&format!(
+        "BEGIN;
+         DROP TABLE IF EXISTS templates, folders;
+         CREATE TABLE folders (tenant_id uuid, id int, UNIQUE (tenant_id, id));
+         CREATE TABLE templates (tenant_id uuid, id int, folder int DEFAULT 7, body text, CONSTRAINT in_folder
+             FOREIGN KEY (tenant_id, folder) REFERENCES folders (tenant_id, id) {action});
+         ALTER TABLE folders OWNER TO {owner}; ALTER TABLE templates OWNER TO {owner};
+         COMMIT;
+         SELECT tenancy.protect_table('folders');
+         GRANT CREATE ON SCHEMA public TO {owner};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON folders, templates TO {app}",
+        owner = stage.owner,
+        app = stage.app
+    ));
+}
+
+const IN_FOLDER: &str =
+    "SELECT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'in_folder' ORDER BY conrelid";
+
+/// Red puts a template into a folder, and deletes the folder; gives what blue sees of the templates, and red.
+fn after_the_folder_is_gone(stage: &Stage) -> (Vec<String>, Vec<String>) {
+    let session = stage.as_red();
+    session.run(
+        "INSERT INTO folders (id) VALUES (1), (7); INSERT INTO templates (id, folder, body) VALUES (1, 1, 'secret');
+         DELETE FROM folders WHERE id = 1; COMMIT",
+    );
+    let seen = ["blue", "red"].map(|tenant| {
+        let session = stage.login_as(&stage.app, tenant);
+        session.rows("SELECT folder, tenant_id IS NULL FROM templates")
+    });
+    stage.db.admin().run("DELETE FROM templates; DELETE FROM folders");
+    let [blue, red] = seen;
+    (blue, red)
+}
+
+fn g05_no_action_of_a_foreign_key_makes_a_private_row_everybodys(stage: &Stage) {
+    if stage.db.cluster().major() < 15 {
+        return; // no action names its columns: refused, see the next story
+    }
+    let admin = stage.db.admin();
+    folders_and_templates(stage, "ON DELETE SET NULL");
+    let wide = admin.value(IN_FOLDER);
+    admin.sees(
+        "SELECT statement, lock, reason FROM tenancy.plan_protection('templates', access => 'shared')
+          WHERE action = 'replace foreign key'",
+        &["ALTER TABLE public.templates DROP CONSTRAINT in_folder, ADD CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder) \
+           REFERENCES public.folders (tenant_id, id) ON DELETE SET NULL (folder)|ACCESS EXCLUSIVE|\
+           its action would set the tenant column, too"],
+    );
+    admin.run("SELECT tenancy.protect_table('templates', access => 'shared')");
+    let narrow = format!("{wide} (folder)");
+    admin.sees(IN_FOLDER, &[&narrow]);
+    // The attack works where nobody watches.
+    admin.run(
+        "SET tenancy.ddl_guard = off; ALTER TABLE templates DROP CONSTRAINT in_folder, ADD CONSTRAINT in_folder
+             FOREIGN KEY (tenant_id, folder) REFERENCES folders (tenant_id, id) ON DELETE SET NULL;
+         RESET tenancy.ddl_guard",
+    );
+    assert_eq!(after_the_folder_is_gone(stage).0, ["NULL|t"], "the attack works");
+    admin.run("SELECT tenancy.protect_table('templates', access => 'shared')");
+    admin.sees(IN_FOLDER, &[&narrow]);
+    let (nothing, kept): (&[&str], _) = (&[], ["NULL|f"]);
+    assert_eq!(
+        after_the_folder_is_gone(stage),
+        (nothing.iter().map(ToString::to_string).collect(), kept.map(str::to_owned).to_vec())
+    );
+
+    // A migration writes it anew, by the owner's hand; deferrable and not validated it stays.
+    let owner = stage.db.login(&stage.owner);
+    owner.run(
+        "ALTER TABLE templates DROP CONSTRAINT in_folder;
+         ALTER TABLE templates ADD CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder) REFERENCES folders (tenant_id, id)
+             ON DELETE SET DEFAULT DEFERRABLE NOT VALID",
+    );
+    owner.sees(
+        IN_FOLDER,
+        &["FOREIGN KEY (tenant_id, folder) REFERENCES folders(tenant_id, id) \
+                            ON DELETE SET DEFAULT (folder) DEFERRABLE NOT VALID"],
+    );
+    assert_eq!(after_the_folder_is_gone(stage), (vec![], vec!["7|f".to_owned()]));
+    // So it does where it names the tenant itself.
+    owner.run(
+        "ALTER TABLE templates DROP CONSTRAINT in_folder;
+         ALTER TABLE templates ADD CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder) REFERENCES folders (tenant_id, id)
+             ON DELETE SET NULL (folder, tenant_id) NOT VALID",
+    );
+    owner.sees(IN_FOLDER, &[&format!("{narrow} NOT VALID")]);
+    // One that refers by the folder alone sets nothing but that.
+    admin.run(
+        "ALTER TABLE folders ADD UNIQUE (id);
+         ALTER TABLE templates DROP CONSTRAINT in_folder,
+             ADD CONSTRAINT in_folder FOREIGN KEY (folder) REFERENCES folders (id) ON DELETE SET NULL ON UPDATE SET NULL",
+    );
+    assert_eq!(after_the_folder_is_gone(stage), (vec![], vec!["NULL|f".to_owned()]));
+
+    // The way back gives the action that was there first.
+    folders_and_templates(stage, "ON DELETE SET NULL");
+    admin.run("SELECT tenancy.protect_table('templates', access => 'shared')");
+    admin.run("SELECT tenancy.unprotect_table('templates')");
+    admin.sees(IN_FOLDER, &[&wide]);
+    // Where each row has a tenant the deletion would only fail.
+    admin.run("SELECT tenancy.protect_table('templates')");
+    admin.sees(IN_FOLDER, &[&narrow]);
+    assert_eq!(after_the_folder_is_gone(stage), (vec![], vec!["NULL|f".to_owned()]));
+}
+
+fn g05_an_action_that_cannot_leave_the_tenant_out_is_refused_with_one_that_can(stage: &Stage) {
+    let admin = stage.db.admin();
+    let owner = stage.db.login(&stage.owner);
+    let is_old = stage.db.cluster().major() < 15;
+    let mut actions = vec![
+        ("", "tenant_id, folder", "ON UPDATE SET NULL"),
+        ("", "tenant_id, folder", "ON UPDATE SET DEFAULT ON DELETE CASCADE"),
+        ("MATCH FULL ", "tenant_id, folder", "ON DELETE SET NULL"),
+        ("", "tenant_id", "ON DELETE SET NULL"),
+        // Whoever writes the accounts, which are not protected, would write the tenant of the templates.
+        ("", "tenant_id", "ON UPDATE CASCADE"),
+    ];
+    actions.push((
+        "",
+        "tenant_id, folder",
+        if is_old { "ON DELETE SET NULL" } else { "ON DELETE SET NULL (tenant_id)" },
+    ));
+    for (form, columns, action) in actions {
+        let (parent, theirs) = if columns == "tenant_id" { ("accounts", "id") } else { ("folders", "tenant_id, id") };
+        let clause = format!("FOREIGN KEY ({columns}) REFERENCES {parent} ({theirs}) {form}{action}");
+        folders_and_templates(stage, "");
+        admin.run(&format!(
+            "DROP TABLE IF EXISTS accounts; CREATE TABLE accounts (id uuid UNIQUE); ALTER TABLE accounts OWNER TO {};
+             ALTER TABLE templates DROP CONSTRAINT in_folder, ADD CONSTRAINT in_folder {clause}",
+            stage.owner
+        ));
+        let hint = |refusal: pg_tenancy_tests::DbError| {
+            assert!(refusal.message().contains("tenant_id"), "{refusal:?}");
+            let hint = refusal.hint().expect("a way out").to_owned();
+            let start = hint.find("ALTER TABLE").unwrap_or_else(|| panic!("no statement in: {hint}"));
+            hint[start..].trim_end_matches('.').to_owned()
+        };
+        // At protect_table, whose hint is followed to the letter.
+        let way_out = hint(admin.refused("0A000", "SELECT tenancy.protect_table('templates', access => 'shared')"));
+        admin.refused("0A000", "SELECT * FROM tenancy.plan_protection('templates', access => 'shared')");
+        admin.run(&format!("{way_out}; SELECT tenancy.protect_table('templates', access => 'shared')"));
+        // And by a migration of the table that is protected now.
+        owner.run("ALTER TABLE templates DROP CONSTRAINT in_folder");
+        let add = format!("ALTER TABLE templates ADD CONSTRAINT in_folder {clause} NOT VALID");
+        let way_out = hint(owner.refused("0A000", &add));
+        owner.run(&way_out);
+        owner.run("ALTER TABLE templates ADD COLUMN more int");
+    }
+}
+
+fn g05_partitions_bring_no_action_that_reaches_the_tenant(stage: &Stage) {
+    if stage.db.cluster().major() < 15 {
+        return;
+    }
+    folders_and_templates(stage, "ON DELETE SET NULL");
+    let admin = stage.db.admin();
+    admin.run(&format!(
+        "DROP TABLE templates;
+         CREATE TABLE templates (tenant_id uuid, id int, folder int, body text) PARTITION BY RANGE (id);
+         CREATE TABLE templates_low PARTITION OF templates (CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder)
+             REFERENCES folders (tenant_id, id) ON DELETE SET NULL) FOR VALUES FROM (0) TO (10);
+         ALTER TABLE templates OWNER TO {0}; ALTER TABLE templates_low OWNER TO {0};
+         GRANT SELECT, INSERT, UPDATE, DELETE ON templates TO {1};
+         SELECT tenancy.protect_table('templates', access => 'shared')",
+        stage.owner, stage.app
+    ));
+    let narrow = "FOREIGN KEY (tenant_id, folder) REFERENCES folders(tenant_id, id) ON DELETE SET NULL (folder)";
+    admin.sees(IN_FOLDER, &[narrow]);
+    let owner = stage.db.login(&stage.owner);
+    owner.run(
+        "CREATE TABLE templates_new PARTITION OF templates (CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder)
+             REFERENCES folders (tenant_id, id) ON DELETE SET NULL) FOR VALUES FROM (10) TO (20);
+         CREATE TABLE templates_old (LIKE templates, CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder)
+             REFERENCES folders (tenant_id, id) ON DELETE SET NULL);
+         ALTER TABLE templates ATTACH PARTITION templates_old FOR VALUES FROM (20) TO (30)",
+    );
+    admin.sees(IN_FOLDER, &[narrow; 3]);
+    // A partition's own key that became part of the parent's is its own again when it leaves.
+    owner.run(
+        "ALTER TABLE templates_low DROP CONSTRAINT in_folder; ALTER TABLE templates_new DROP CONSTRAINT in_folder;
+         ALTER TABLE templates_old DROP CONSTRAINT in_folder",
+    );
+    admin.run(
+        "ALTER TABLE templates ADD CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder) REFERENCES folders (tenant_id, id)
+             ON DELETE SET NULL",
+    );
+    owner.run(
+        "CREATE TABLE templates_late (LIKE templates, CONSTRAINT in_folder FOREIGN KEY (tenant_id, folder)
+             REFERENCES folders (tenant_id, id) ON DELETE SET NULL);
+         ALTER TABLE templates ATTACH PARTITION templates_late FOR VALUES FROM (30) TO (40);
+         ALTER TABLE templates DETACH PARTITION templates_late",
+    );
+    admin.sees("SELECT DISTINCT pg_get_constraintdef(oid) FROM pg_constraint WHERE conname = 'in_folder'", &[narrow]);
+    owner.refused(
+        "0A000",
+        "CREATE TABLE templates_bad PARTITION OF templates (CONSTRAINT in_folder_too FOREIGN KEY (tenant_id, folder)
+             REFERENCES folders (tenant_id, id) ON UPDATE SET NULL) FOR VALUES FROM (40) TO (50)",
+    );
 }

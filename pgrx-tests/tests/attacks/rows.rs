@@ -189,6 +189,8 @@ const ROWS: &[(&str, Severity, Held)] = &[
     ("E34", Medium, Always),
     ("E35", Critical, Always),
     ("E36", Critical, Always),
+    ("G05", High, Always),
+    ("G07", Medium, Always),
 ];
 
 /// Rows of severity high that no extension can hold. THREATS.md wants them written down (`document`) or found (`detect`).
@@ -196,7 +198,7 @@ const LEFT_OPEN: [&str; 3] = ["B29", "B30", "E30"];
 
 /// The ids that a story's name begins with: `e02_e03_a_partition_...` is about E02 and E03.
 fn ids(story: &str) -> Vec<String> {
-    let is_id = |word: &&str| matches!(word.as_bytes(), [b'a'..=b'f', tens, ones] if tens.is_ascii_digit() && ones.is_ascii_digit());
+    let is_id = |word: &&str| matches!(word.as_bytes(), [b'a'..=b'g', tens, ones] if tens.is_ascii_digit() && ones.is_ascii_digit());
     story.split('_').take_while(is_id).map(str::to_uppercase).collect()
 }
 

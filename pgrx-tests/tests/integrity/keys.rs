@@ -56,6 +56,30 @@ const CASES: &[Case] = &[
     )
     .mended_by("ALTER TABLE shop.orders DROP CONSTRAINT sampled"),
     Case::new(
+        "foreign_key_sets_tenant",
+        "SET ROLE OWNER; CREATE TABLE shop.samples (tenant_id uuid, customer bigint, note text); RESET ROLE;
+         SELECT tenancy.protect_table('shop.samples', access => 'shared');
+         CREATE INDEX ON shop.samples (tenant_id, customer);
+         ALTER TABLE shop.samples ADD CONSTRAINT sampled
+            FOREIGN KEY (tenant_id, customer) REFERENCES shop.customers (tenant_id, id) ON DELETE SET NULL",
+        "sampled on shop.samples",
+    ),
+    Case::new(
+        "foreign_key_sets_tenant",
+        "ALTER TABLE shop.orders ADD CONSTRAINT ordered
+            FOREIGN KEY (tenant_id, customer) REFERENCES shop.customers (tenant_id, id) ON UPDATE SET DEFAULT",
+        "ordered on shop.orders",
+    )
+    .mended_by("ALTER TABLE shop.orders DROP CONSTRAINT ordered"),
+    Case::new(
+        "foreign_key_sets_tenant",
+        "SET ROLE OWNER; CREATE TABLE shop.firms (id uuid UNIQUE); CREATE TABLE shop.samples (tenant_id uuid, note text); RESET ROLE;
+         SELECT tenancy.protect_table('shop.samples', access => 'shared');
+         ALTER TABLE shop.samples ADD CONSTRAINT owned FOREIGN KEY (tenant_id) REFERENCES shop.firms (id) ON UPDATE CASCADE",
+        "owned on shop.samples",
+    )
+    .mended_by("ALTER TABLE shop.samples DROP CONSTRAINT owned"),
+    Case::new(
         "constraint_not_valid",
         "ALTER TABLE shop.orders ADD CONSTRAINT counted CHECK (number > 0) NOT VALID",
         "counted on shop.orders",
@@ -140,6 +164,11 @@ const HARMLESS: &[&str] = &[
      SELECT tenancy.protect_table('shop.firms', 'id')",
     "SET ROLE OWNER; CREATE TABLE shop.things (tenant_id uuid, id serial PRIMARY KEY, other serial UNIQUE); RESET ROLE;
      SELECT tenancy.protect_table('shop.things'); GRANT USAGE ON SEQUENCE shop.things_id_seq TO APP",
+    // Actions that leave the tenant where it is.
+    "SET ROLE OWNER; CREATE TABLE shop.parts (tenant_id uuid NOT NULL, customer bigint); RESET ROLE;
+     SELECT tenancy.protect_table('shop.parts'); CREATE INDEX ON shop.parts (tenant_id, customer);
+     ALTER TABLE shop.parts ADD FOREIGN KEY (tenant_id, customer) REFERENCES shop.customers (tenant_id, id)
+        ON DELETE SET NULL (customer) ON UPDATE CASCADE",
     "ALTER TABLE shop.orders ADD EXCLUDE USING btree (item WITH =, tenant_id WITH =)",
     "CREATE INDEX few ON shop.orders (tenant_id, customer) WHERE number > 1",
     "GRANT SELECT ON shop.countries TO PUBLIC; GRANT CREATE ON SCHEMA shop TO OWNER",
