@@ -45,6 +45,10 @@ pub enum State {
     ObjectInUse,
     /// 25001
     ActiveSqlTransaction,
+    /// 39P01
+    TriggerProtocolViolated,
+    /// 39P03
+    EventTriggerProtocolViolated,
 }
 
 /// What a user sees of a refusal.
@@ -147,7 +151,7 @@ pub enum TenancyError {
     UnknownSchema { schema: Ident },
     ArgumentConflict { message: &'static str, hint: &'static str },
     // guard
-    NotATriggerCall,
+    TriggerProtocol { function: String, expected: String, is_event_trigger: bool },
     SchemaNotProtected { schema: Ident },
     ProtectionLost { table: QualifiedName, lost: Vec<String>, is_refused: bool },
     MemberUnprotected { table: QualifiedName, root: QualifiedName },
@@ -530,8 +534,11 @@ impl TenancyError {
                 .hint("Give the name of an existing schema."),
             E::ArgumentConflict { message, hint } => Face::new(InvalidParameterValue, *message).hint(*hint),
 
-            E::NotATriggerCall => Face::new(FeatureNotSupported, "this function can only be called by a trigger")
-                .hint("PostgreSQL calls it by itself; there is nothing to be gained from a call."),
+            E::TriggerProtocol { function, expected, is_event_trigger } => {
+                let state = if *is_event_trigger { EventTriggerProtocolViolated } else { TriggerProtocolViolated };
+                Face::new(state, format!("function \"{function}\" was not called as {expected}"))
+                    .hint("Drop the trigger or the call: the extension makes the triggers that call this function.")
+            }
             E::SchemaNotProtected { schema } => {
                 Face::new(UndefinedObject, format!("new tables of schema {schema} are not protected"))
                     .hint("tenancy.protected_schemas lists the schemas whose new tables are.")
@@ -944,6 +951,7 @@ mod tests {
             TenancyError::RoleBoundElsewhere { role: "app".into(), tenant: "red".into() },
             TenancyError::RoleNotBound { role: "app".into() },
             TenancyError::StrangersFunction { function: "f".into() },
+            TenancyError::TriggerProtocol { function: "f".into(), expected: "x".into(), is_event_trigger: false },
         ];
         for refusal in refusals {
             let face = refusal.face();

@@ -13,7 +13,7 @@ use crate::pg::{Oid, role, spi};
 
 /// sql_drop: takes what is gone off the record, and objects to the loss of a trigger.
 pub fn note_drops(call: event::Call) -> Result<(), TenancyError> {
-    event::refuse_direct_call(call)?;
+    event::expect_drop(call)?;
     let sql = Sql::text("SELECT relation, lost::text FROM tenancy_internal.forget_audited()");
     let lost = spi::as_extension_owner(|| {
         spi::write(&sql, &[], |row| Ok((row.must::<Oid>(1)?, Ident::new(&row.must::<String>(2)?)?)))

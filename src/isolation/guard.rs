@@ -19,7 +19,7 @@ const OUR_SCHEMA: &str = "tenancy_internal";
 /// sql_drop: takes what is gone off the record, and notes which protected tables lost a part for `guard_ddl`, which
 /// PostgreSQL calls at the end of the same statement. What was dropped can be learnt here only.
 pub fn note_drops(call: event::Call) -> Result<(), TenancyError> {
-    event::refuse_direct_call(call)?;
+    event::expect_drop(call)?;
     let sql = Sql::text("SELECT lost FROM tenancy_internal.forget_dropped() AS lost");
     let damaged = spi::as_extension_owner(|| spi::write(&sql, &[], |row| row.must::<Oid>(1)))?;
     event::note_damaged(damaged);

@@ -235,8 +235,9 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 mod tenancy_internal {
     use super::{guard, store};
     use crate::model::Sql;
-    use crate::pg::{Oid, event, given, qualified_name, trigger};
-    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+    use crate::pg::trigger::{self, Event, Level, Timing};
+    use crate::pg::{Oid, event, given, qualified_name};
+    use pgrx::pg_sys::panic::ErrorReport;
     use pgrx::prelude::*;
 
     /// Refuses TRUNCATE of a protected table to everybody whom row security binds.
@@ -244,7 +245,7 @@ mod tenancy_internal {
 CREATE FUNCTION tenancy_internal.refuse_truncate() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn refuse_truncate(call: trigger::Call) -> Result<(), ErrorReport> {
-        let relation = trigger::fired(&call)?.relation().unwrap_or_report();
+        let relation = trigger::expect(call, Level::Statement, Timing::Before, &[Event::Truncate])?.table();
         Ok(store::refuse_truncate(relation.oid(), qualified_name(&relation)?)?)
     }
 

@@ -1,6 +1,6 @@
 //! Event triggers: what PostgreSQL passes them.
 
-use super::{compat, spi};
+use super::{compat, spi, trigger};
 use crate::error::TenancyError;
 use crate::model::Ident;
 use crate::model::context::Stamp;
@@ -34,27 +34,35 @@ fn transaction() -> Stamp {
     unsafe { compat::local_transaction_id(pg_sys::MyProc) }
 }
 
-/// Refuses a call by anybody but PostgreSQL.
-pub fn refuse_direct_call(call: Call) -> Result<(), TenancyError> {
-    data(call).map(drop)
+/// Refuses a call by anybody but PostgreSQL after something was dropped.
+pub fn expect_drop(call: Call) -> Result<(), TenancyError> {
+    expect(call, c"sql_drop").map(drop)
 }
 
-/// What PostgreSQL passes to an event trigger; refuses a call by anybody else.
-fn data(call: Call) -> Result<*const pg_sys::EventTriggerData, TenancyError> {
-    // SAFETY: a function's call information is valid while it runs; the node's tag tells whether the context is ours.
+/// What PostgreSQL passes to an event trigger; refuses a call by anybody else, and for another event.
+fn expect(call: Call, event: &CStr) -> Result<*const pg_sys::EventTriggerData, TenancyError> {
+    // SAFETY: a function's call information is valid while it runs; the node's tag tells whether the context is ours,
+    // and an event's name is a C string.
     unsafe {
         let context = (*call).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_EventTriggerData {
-            return Err(TenancyError::NotATriggerCall);
+        if !context.is_null() && (*context).type_ == pg_sys::NodeTag::T_EventTriggerData {
+            let data = context.cast::<pg_sys::EventTriggerData>();
+            if CStr::from_ptr((*data).event) == event {
+                return Ok(data);
+            }
         }
-        Ok(context.cast())
     }
+    Err(TenancyError::TriggerProtocol {
+        function: trigger::function(call),
+        expected: format!("an event trigger on {}", event.to_string_lossy()),
+        is_event_trigger: true,
+    })
 }
 
 /// Whether the command at hand takes this extension along: DROP EXTENSION of it or of one it requires, or DROP OWNED BY
 /// its owner. DROP SCHEMA cannot: the extension belongs to pg_catalog.
 pub fn drops_this_extension(call: Call) -> Result<bool, TenancyError> {
-    let data = data(call)?;
+    let data = expect(call, c"ddl_command_start")?;
     // SAFETY: checked above.
     let statement = unsafe { (*data).parsetree };
     if statement.is_null() {
@@ -139,9 +147,9 @@ const HARMLESS: [&CStr; 22] = [
     c"SECURITY LABEL",
 ];
 
-/// What the statement at hand is.
+/// What the statement at its end is.
 pub fn statement(call: Call) -> Result<Statement, TenancyError> {
-    let data = data(call)?;
+    let data = expect(call, c"ddl_command_end")?;
     // SAFETY: checked above; a command's name is a constant of the server.
     let (tree, tag) = unsafe { ((*data).parsetree, CStr::from_ptr(pg_sys::GetCommandTagName((*data).tag))) };
     if tree.is_null() || HARMLESS.contains(&tag) {

@@ -23,6 +23,8 @@ impl From<State> for PgSqlErrorCode {
             State::ForeignKeyViolation => Self::ERRCODE_FOREIGN_KEY_VIOLATION,
             State::FeatureNotSupported => Self::ERRCODE_FEATURE_NOT_SUPPORTED,
             State::ObjectInUse => Self::ERRCODE_OBJECT_IN_USE,
+            State::TriggerProtocolViolated => Self::ERRCODE_E_R_I_E_TRIGGER_PROTOCOL_VIOLATED,
+            State::EventTriggerProtocolViolated => Self::ERRCODE_E_R_I_E_EVENT_TRIGGER_PROTOCOL_VIOLATED,
         }
     }
 }

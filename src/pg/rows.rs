@@ -2,7 +2,8 @@
 //!
 //! They are raw functions, for a BEFORE trigger gives the row back.
 
-use super::{compat, report, role, settings, spi, trigger};
+use super::trigger::{self, Event, Level, Timing};
+use super::{compat, report, role, settings, spi};
 use crate::error::{RowsError, TenancyError};
 use crate::model::context::Stamp;
 use crate::model::{Ident, QualifiedName, Sql};
@@ -65,7 +66,7 @@ static PASSAGE: Backend<Passage> = Backend::new(Passage::None);
 
 /// What a BEFORE trigger for a row was fired for.
 struct Fired {
-    event: u32,
+    event: Event,
     relation: pg_sys::Relation,
     /// The row before, or the only one.
     old: pg_sys::HeapTuple,
@@ -75,20 +76,17 @@ struct Fired {
 
 impl Fired {
     /// Refuses a call by anybody but PostgreSQL, and a trigger that is none of ours.
-    fn by(call: trigger::Call) -> Result<Self, TenancyError> {
-        // SAFETY: a function's call information is valid while it runs; the node's tag tells whether the context is ours.
+    fn by(call: trigger::Call, events: &[Event]) -> Result<Self, TenancyError> {
+        let fired = trigger::expect(call, Level::Row, Timing::Before, events)?;
+        let data = fired.data;
+        // SAFETY: PostgreSQL passed it, and it is valid while the function runs.
         unsafe {
-            let context = (*call).context;
-            if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-                return Err(TenancyError::NotATriggerCall);
-            }
-            let data = context.cast::<pg_sys::TriggerData>();
-            const TIMES: u32 = pg_sys::TRIGGER_EVENT_ROW | pg_sys::TRIGGER_EVENT_BEFORE;
-            if (*data).tg_event & TIMES != TIMES {
-                return Err(TenancyError::NotATriggerCall);
-            }
-            let event = (*data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK;
-            Ok(Self { event, relation: (*data).tg_relation, old: (*data).tg_trigtuple, new: (*data).tg_newtuple })
+            Ok(Self {
+                event: fired.event,
+                relation: (*data).tg_relation,
+                old: (*data).tg_trigtuple,
+                new: (*data).tg_newtuple,
+            })
         }
     }
 
@@ -212,16 +210,16 @@ fn actor() -> Option<pg_sys::Datum> {
 }
 
 fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
-    let fired = Fired::by(call)?;
+    let fired = Fired::by(call, &[Event::Insert, Event::Update, Event::Delete])?;
     let column = |name, types: &[pg_sys::Oid]| fired.column(name, types, "tenancy.enable_stamps");
     match fired.event {
-        pg_sys::TRIGGER_EVENT_DELETE => {
+        Event::Delete => {
             fired.is_leaving();
             Ok(fired.old)
         }
         // Stamped where it comes from.
-        pg_sys::TRIGGER_EVENT_INSERT if Fired::is_arriving() => Ok(fired.old),
-        pg_sys::TRIGGER_EVENT_INSERT => {
+        Event::Insert if Fired::is_arriving() => Ok(fired.old),
+        Event::Insert => {
             let (now, actor) = (now(), actor());
             let values = [
                 (column(CREATED_AT, &MOMENTS)?, now),
@@ -247,10 +245,10 @@ fn stamp(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
 
 /// Keeps a row that an application deletes, and writes who deleted it and when.
 fn keep(call: trigger::Call) -> Result<pg_sys::HeapTuple, TenancyError> {
-    let fired = Fired::by(call)?;
+    let fired = Fired::by(call, &[Event::Update, Event::Delete])?;
     // SAFETY: the trigger's relation is open.
     let relation = unsafe { (*fired.relation).rd_id };
-    if fired.event == pg_sys::TRIGGER_EVENT_DELETE {
+    if fired.event == Event::Delete {
         if fired.is_leaving() || !role::is_bound(relation) {
             return Ok(fired.old);
         }

@@ -74,8 +74,8 @@ pub fn must<T: FromDatum>(row: &Row<'_>, column: &CStr) -> Result<T, TenancyErro
 
 #[pgrx::pg_schema]
 pub mod tenancy_internal {
-    use crate::pg::trigger;
-    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
+    use crate::pg::trigger::{self, Event, Level, Timing};
+    use pgrx::pg_sys::panic::ErrorReport;
     use pgrx::{pg_sys, prelude::*};
 
     /// Makes every backend forget what it remembers of the table that has changed.
@@ -83,9 +83,10 @@ pub mod tenancy_internal {
 CREATE FUNCTION tenancy_internal.announce_change() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn announce_change(call: trigger::Call) -> Result<(), ErrorReport> {
-        let relation = trigger::fired(&call)?.relid().unwrap_or_report();
+        let events = [Event::Insert, Event::Update, Event::Delete, Event::Truncate];
+        let fired = trigger::expect(call, Level::Either, Timing::After, &events)?;
         // SAFETY: the relation is the one that the trigger fires for, hence open and locked.
-        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(relation) };
+        unsafe { pg_sys::CacheInvalidateRelcacheByRelid(fired.table().oid()) };
         Ok(())
     }
 }

@@ -155,9 +155,9 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 mod tenancy_internal {
     use super::plan;
     use crate::model::Code;
-    use crate::pg::trigger;
-    use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
-    use pgrx::{PgTriggerOperation, prelude::*};
+    use crate::pg::trigger::{self, Event, Level, Timing};
+    use pgrx::pg_sys::panic::ErrorReport;
+    use pgrx::prelude::*;
 
     /// Whether a text can be a tenant's code. STRICT is meant: a NULL code is the column's own affair.
     #[pg_extern(immutable, parallel_safe)]
@@ -170,9 +170,8 @@ mod tenancy_internal {
 CREATE FUNCTION tenancy_internal.keep_tenants() RETURNS trigger
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn keep_tenants(call: trigger::Call) -> Result<(), ErrorReport> {
-        let fired = trigger::fired(&call)?;
-        let code = fired.old().and_then(|row| row.get_by_name::<String>("code").unwrap_or_report());
-        let updating = matches!(fired.op(), Ok(PgTriggerOperation::Update));
-        Err(plan::refuse_change(code, updating).into())
+        let events = [Event::Update, Event::Delete, Event::Truncate];
+        let fired = trigger::expect(call, Level::Either, Timing::Before, &events)?.on(c"tenancy", c"tenants")?;
+        Err(plan::refuse_change(fired.old_text(c"code"), fired.event == Event::Update).into())
     }
 }

@@ -13,7 +13,7 @@ mod origin;
 pub mod read;
 pub mod turn;
 
-use super::trigger;
+use super::trigger::{self, Event, Fired, Level, Timing};
 use crate::error::TenancyError;
 use image::{Buckets, Rows, Stop};
 use layout::Layout;
@@ -30,29 +30,31 @@ pub fn watch() {
 
 /// Writes down what the trigger at hand was fired for.
 pub fn record(call: trigger::Call) -> Result<(), TenancyError> {
-    let data = fired(call)?;
+    let events = [Event::Insert, Event::Update, Event::Delete, Event::Truncate];
+    let fired = trigger::expect(call, Level::Either, Timing::After, &events)?;
+    refuse_without_rows(&fired)?;
     // SAFETY: PostgreSQL passes an open relation.
-    let relation = unsafe { (*data).tg_relation };
+    let relation = unsafe { (*fired.data).tg_relation };
     let Some(layout) = layout::find(relation)? else { return Ok(()) };
-    // SAFETY: the trigger was fired for this event, by PostgreSQL.
-    unsafe {
-        if (*data).tg_event & pg_sys::TRIGGER_EVENT_OPMASK == pg_sys::TRIGGER_EVENT_TRUNCATE {
-            return log::write(&Chunk::truncation(&layout), &origin::of_statement()).map(drop);
-        }
-        write_rows(Rows::of_trigger(data, layout.width), &layout)
+    if fired.event == Event::Truncate {
+        return log::write(&Chunk::truncation(&layout), &origin::of_statement()).map(drop);
     }
+    // SAFETY: the trigger was fired for this event, by PostgreSQL, and has the rows of it.
+    write_rows(unsafe { Rows::of_trigger(fired.data, layout.width) }, &layout)
 }
 
-/// What PostgreSQL passes to a trigger; refuses a call by anybody else.
-fn fired(call: trigger::Call) -> Result<*const pg_sys::TriggerData, TenancyError> {
-    // SAFETY: a function's call information is valid while it runs; the node's tag tells whether the context is ours.
-    unsafe {
-        let context = (*call).context;
-        if context.is_null() || (*context).type_ != pg_sys::NodeTag::T_TriggerData {
-            return Err(TenancyError::NotATriggerCall);
-        }
-        Ok(context.cast())
-    }
+/// Refuses a trigger for the statement that lacks a transition table of its event: half a change would be written.
+fn refuse_without_rows(fired: &Fired) -> Result<(), TenancyError> {
+    // SAFETY: as PostgreSQL passed it.
+    let (has_old, has_new) = unsafe { (!(*fired.data).tg_oldtable.is_null(), !(*fired.data).tg_newtable.is_null()) };
+    let is_complete = fired.is_for_row
+        || match fired.event {
+            Event::Insert => has_new,
+            Event::Update => has_old && has_new,
+            Event::Delete => has_old,
+            Event::Truncate => true,
+        };
+    if is_complete { Ok(()) } else { Err(fired.refuse(&"a trigger with the transition tables of its event")) }
 }
 
 /// Writes an event of the application; gives its chunk's id.
