@@ -313,7 +313,12 @@ BEGIN
       USING q.row;
 END $$;
 
-REVOKE ALL ON FUNCTION tenancy_internal.change_as_owner(regclass, text) FROM PUBLIC;
+-- Quarantined rows are those of tables whose owner the administrator may act for (the policy). change_as_owner is for superusers.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT, INSERT, DELETE', 'TABLE', '{tenancy.quarantined_rows}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.fk_orphans, tenancy.fk_verify, tenancy.repair_orphans,
+        tenancy.restore_quarantined, tenancy_internal.assert_readable, tenancy_internal.orphan_condition,
+        tenancy_internal.kept_columns, tenancy_internal.plan_repair_step, tenancy_internal.repair_orphans_step}');
 
 COMMENT ON TABLE tenancy.quarantined_rows IS
     'rows that tenancy.repair_orphans took out of their table, for who may act for its owner; tenancy.restore_quarantined puts one back';
