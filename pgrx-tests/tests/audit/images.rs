@@ -101,10 +101,10 @@ impl Dice {
 
     fn changed(&mut self, bytes: &[u8]) -> Vec<u8> {
         let mut bytes = bytes.to_vec();
-        for _ in 0..=self.below(4) {
+        for _ in 0..=self.below(2) {
             let at = self.below(bytes.len());
             let byte = [0, 1, 0x7f, 0x80, 0xff, self.below(256) as u8][self.below(6)];
-            match self.below(5) {
+            match self.below(9) {
                 0 => bytes.truncate(at),
                 1 => bytes.insert(at, byte),
                 2 => bytes.extend((0..self.below(20)).map(|_| byte)),
