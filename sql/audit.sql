@@ -233,7 +233,7 @@ SELECT c.id * 10000 + i.ordinal AS id, c.occurred_at, c.tenant_id,
        c.id AS chunk, c.command, c.layout, c.key_hash, l.relation, i.ordinal
   FROM tenancy_internal.audit_chunks c
   LEFT JOIN tenancy_internal.audit_layouts l ON l.id = c.layout
- CROSS JOIN LATERAL tenancy_internal.read_images(c.layout, c.action, c.row_count, c.images) AS i;
+ CROSS JOIN LATERAL tenancy_internal.read_chunk(c.tableoid, c.ctid) AS i;
 
 -- A tenant reads its own entries; an administrator without a tenant all of them.
 CREATE VIEW tenancy.audit_log WITH (security_barrier) AS
@@ -395,7 +395,7 @@ COMMENT ON FUNCTION tenancy_internal.forget_audited() IS 'takes dropped tables o
 COMMENT ON FUNCTION tenancy_internal.note_audit_drops() IS 'takes dropped tables off the record, and keeps the triggers of the audit';
 COMMENT ON FUNCTION tenancy_internal.guard_audit() IS 'judges what a statement left behind: audits what is new, refuses what ends an audit';
 COMMENT ON FUNCTION tenancy_internal.is_audited(oid) IS 'whether all triggers of the audit are in place, unaltered';
-COMMENT ON FUNCTION tenancy_internal.read_images(integer, "char", smallint, bytea) IS 'the rows of a chunk of the log';
+COMMENT ON FUNCTION tenancy_internal.read_chunk(oid, tid) IS 'the rows of a chunk of the log, for whoever may read them';
 COMMENT ON FUNCTION tenancy_internal.find_row_key(integer, jsonb) IS 'a row''s key as the log has it, with its hash; no row for what is no key';
 COMMENT ON FUNCTION tenancy_internal.audit_layouts_of(oid) IS 'layouts that rows of a table may have been written by';
 COMMENT ON FUNCTION tenancy_internal.row_entries(oid, jsonb, uuid) IS 'what the log has of a row, newest first';
@@ -1182,12 +1182,22 @@ BEGIN
     END LOOP;
 END $$;
 
-REVOKE ALL ON ROUTINE tenancy_internal.take_audit_turn(), tenancy_internal.give_audit_turn(),
-    tenancy_internal.begin_audit_step(text), tenancy_internal.end_audit_step(bigint),
-    tenancy_internal.stage_audit_step(bigint), tenancy_internal.copy_audit_step(bigint, bigint),
-    tenancy_internal.catch_up_audit_step(bigint), tenancy_internal.attach_audit_step(bigint), tenancy_internal.expired_audit_step(boolean),
-    tenancy_internal.drop_audit_step(bigint, text), tenancy_internal.prune_audit_step(bigint, text),
-    tenancy_internal.seal_audit_step(bigint) FROM PUBLIC;
+-- A tenant sees its own entries, of tables that the role may read; the whole log is the DBA's to grant. Whoever owns a table
+-- makes partitions of it, which get its triggers.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy_internal.audit_rows, tenancy_internal.is_audited, tenancy_internal.audit_tenant,
+        tenancy_internal.read_chunk, tenancy_internal.digest, tenancy_internal.bytes}'),
+    ('application', 'EXECUTE', 'ROUTINE', '{tenancy.log_event, tenancy.row_history, tenancy.row_as_of, tenancy.tenant_activity,
+        tenancy.revert_transaction}'),
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.audited_tables, tenancy.audit_log, tenancy.audit_retention,
+        tenancy.audit_maintenance, tenancy.audit_seals}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.audit_table, tenancy.plan_audit, tenancy.unaudit_table, tenancy.log_event,
+        tenancy.row_history, tenancy.row_as_of, tenancy.tenant_activity, tenancy.revert_transaction,
+        tenancy.set_audit_retention, tenancy.maintain_audit, tenancy.seal_audit, tenancy.verify_audit,
+        tenancy_internal.refuse_in_transaction, tenancy_internal.begin_audit_step, tenancy_internal.end_audit_step,
+        tenancy_internal.stage_audit_step, tenancy_internal.copy_audit_step, tenancy_internal.catch_up_audit_step,
+        tenancy_internal.attach_audit_step, tenancy_internal.expired_audit_step, tenancy_internal.drop_audit_step,
+        tenancy_internal.prune_audit_step, tenancy_internal.seal_audit_step}');
 
 COMMENT ON TABLE tenancy_internal.audit_retention IS 'how long entries of the log are kept, where that was said';
 COMMENT ON TABLE tenancy_internal.audit_runs IS 'what maintenance and sealing of the log did';

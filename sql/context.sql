@@ -60,6 +60,16 @@ LANGUAGE c STABLE LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'tenancy_writing
 CREATE FUNCTION tenancy_internal.may_write() RETURNS boolean
 LANGUAGE c STABLE LEAKPROOF PARALLEL SAFE AS 'MODULE_PATHNAME', 'tenancy_may_write';
 
+-- The context binds rather than gives; policies and defaults of users' tables call the functions of tenancy_internal.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy.set_tenant, tenancy.set_tenant_signed, tenancy.clear_tenant,
+        tenancy.has_tenant, tenancy.assert_tenant, tenancy.verify_context, tenancy.session_nonce, tenancy.context_dimension,
+        tenancy.current_tenant_id, tenancy.current_tenant_number, tenancy.current_tenant_code,
+        tenancy_internal.writing_tenant_id, tenancy_internal.writing_tenant_number, tenancy_internal.writing_tenant_code,
+        tenancy_internal.may_write}'),
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.signing_keys, tenancy.role_bindings}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.switch_tenant}');
+
 COMMENT ON FUNCTION tenancy.current_tenant_id() IS
     'the id of the tenant of this transaction; 55000 when none is set (or NULL, with tenancy.missing_context = empty)';
 COMMENT ON FUNCTION tenancy.current_tenant_number() IS 'the number of the tenant of this transaction; see current_tenant_id()';

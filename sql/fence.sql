@@ -112,6 +112,12 @@ CREATE VIEW tenancy.cursors AS SELECT * FROM tenancy_internal.own_cursors();
 -- Spelled out from the start, so that a grant and its revocation leave no trace.
 REVOKE ALL ON tenancy.stat_activity, tenancy.locks, tenancy.prepared_statements, tenancy.cursors FROM PUBLIC;
 
+-- The views are for roles of which tenancy.lock_down_catalogs takes those of the server.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy_internal.violation_tallies, tenancy_internal.own_activity,
+        tenancy_internal.own_locks, tenancy_internal.own_prepared_statements, tenancy_internal.own_cursors}'),
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.exempt_roles, tenancy.violations}');
+
 COMMENT ON TABLE tenancy_internal.locked_down_roles IS 'the roles from which the catalogs that show other sessions are taken';
 COMMENT ON TABLE tenancy_internal.revoked_catalogs IS
     'what PUBLIC lost by tenancy.lock_down_catalogs(..., method => ''grants''), and who got it instead';

@@ -1,17 +1,22 @@
--- Privileges: a function is for administrators, but for those of the context, which bind rather than give. These keep
--- their default privileges: an explicit list would be searched at the start of each statement.
+-- Privileges: a routine is nobody's but its owner's where tenancy_internal.rights does not say that it is for everybody. Those
+-- keep their default privileges: an explicit list would be searched at the start of each statement. A name that is none
+-- ends the installation here.
 DO $$
 DECLARE
-    f regprocedure;
+    routine regprocedure;
 BEGIN
-    FOR f IN
+    PERFORM CASE WHEN r.kind = 'SCHEMA' THEN object::pg_catalog.regnamespace::pg_catalog.oid
+                 WHEN r.kind = 'TABLE' THEN object::pg_catalog.regclass::pg_catalog.oid
+                 WHEN object LIKE '%)' THEN object::pg_catalog.regprocedure::pg_catalog.oid
+                 ELSE object::pg_catalog.regproc::pg_catalog.oid END
+       FROM tenancy_internal.rights r, pg_catalog.unnest(r.objects) AS object;
+    FOR routine IN
         SELECT p.oid FROM pg_catalog.pg_proc p
-         WHERE p.pronamespace = 'tenancy'::pg_catalog.regnamespace
-           AND p.proname NOT IN ('set_tenant', 'clear_tenant', 'has_tenant', 'assert_tenant', 'verify_context', 'is_admin',
-                                 'current_tenant_id', 'current_tenant_number', 'current_tenant_code',
-                                 'set_tenant_signed', 'session_nonce', 'context_dimension')
+         WHERE p.pronamespace IN ('tenancy'::pg_catalog.regnamespace, 'tenancy_internal'::pg_catalog.regnamespace)
+           AND NOT EXISTS (SELECT FROM tenancy_internal.rights r
+                            WHERE r.grantee = 'everybody' AND p.oid = ANY (r.objects::pg_catalog.regproc[]::pg_catalog.oid[]))
     LOOP
-        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', f);
+        EXECUTE pg_catalog.format('REVOKE ALL ON ROUTINE %s FROM PUBLIC', routine);
     END LOOP;
 END $$;
 

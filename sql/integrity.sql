@@ -265,6 +265,14 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT NULL::tenancy_internal.finding WHERE false
 $$;
 
+-- Checks run with their caller's rights where they look at rows; what looks at catalogs has the extension's.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.integrity_checks}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.check_integrity, tenancy_internal.judge, tenancy_internal.examine,
+        tenancy_internal.integrity_sources, tenancy_internal.acceptances, tenancy_internal.finding_digest,
+        tenancy_internal.finding_object, tenancy_internal.application_roles, tenancy_internal.find_nothing,
+        tenancy_internal.refuse_strangers}');
+
 COMMENT ON TYPE tenancy_internal.finding IS 'what a check saw: a defect, or without check_id that an object was examined';
 COMMENT ON TABLE tenancy_internal.integrity_checks IS 'the checks of tenancy.check_integrity, as installed';
 COMMENT ON TABLE tenancy_internal.integrity_settings IS 'which checks were switched, and the severity they were given';

@@ -692,6 +692,15 @@ CREATE EVENT TRIGGER tenancy_close_before_drop ON ddl_command_start
     EXECUTE FUNCTION tenancy_internal.close_before_drop();
 ALTER EVENT TRIGGER tenancy_close_before_drop ENABLE ALWAYS;
 
+-- Views call functions with the rights of whoever reads them; protect_table makes the guard against TRUNCATE with its caller's.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy_internal.is_enforced, tenancy_internal.tenant_column}'),
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.protected_tables, tenancy.protected_schemas}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.protect_table, tenancy.plan_protection, tenancy.unprotect_table,
+        tenancy.protect_schema, tenancy.unprotect_schema, tenancy.scope_unique, tenancy.plan_scope_unique,
+        tenancy.unscope_unique, tenancy.tenant_view, tenancy.grant_usage, tenancy.revoke_usage,
+        tenancy_internal.refuse_truncate, tenancy_internal.role_danger, tenancy_internal.table_family}');
+
 COMMENT ON EVENT TRIGGER tenancy_note_drops IS 'takes dropped tables off the record, and notes which protected ones lost a part';
 COMMENT ON EVENT TRIGGER tenancy_guard_ddl IS 'keeps protected tables protected, and protects new ones (tenancy.ddl_guard)';
 COMMENT ON EVENT TRIGGER tenancy_close_before_drop IS 'closes every protected table before the extension is dropped';

@@ -93,9 +93,8 @@ BEGIN
     PERFORM tenancy_internal.give_turn(j.kind, j.subject);
 END $$;
 
-REVOKE ALL ON ROUTINE tenancy_internal.take_turn(text, text), tenancy_internal.has_turn(text, text),
-    tenancy_internal.give_turn(text, text), tenancy_internal.begin_job(text, text, text, bigint),
-    tenancy_internal.tell_job(bigint, text, bigint), tenancy_internal.end_job(bigint, text) FROM PUBLIC;
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.jobs}');
 
 COMMENT ON TABLE tenancy_internal.jobs IS 'long work, present and past';
 COMMENT ON VIEW tenancy.jobs IS 'who is at long work, how far it is, and what was done before; read it from another session';

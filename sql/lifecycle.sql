@@ -853,18 +853,14 @@ BEGIN
     RETURN id;
 END $$;
 
-REVOKE ALL ON ROUTINE tenancy_internal.known_tenant(text),
-    tenancy_internal.tenant_condition(text, text, tenancy.tenants), tenancy_internal.rows_of(regclass, tenancy.tenants),
-    tenancy_internal.is_tenants_partition(regclass, tenancy.tenants), tenancy_internal.describe_purge(uuid),
-    tenancy_internal.purge_obstacles(uuid), tenancy_internal.check_purgeable(tenancy.tenants), tenancy_internal.check_purge(uuid, text, boolean),
-    tenancy_internal.plan_parts(bigint, jsonb, boolean), tenancy_internal.begin_purge(uuid, boolean, integer, integer, integer, boolean, jsonb),
-    tenancy_internal.collect_batches(bigint, regclass, text, integer), tenancy_internal.delete_batch(bigint, regclass, text, bigint),
-    tenancy_internal.delete_blocks(regclass, text, bigint, bigint),
-    tenancy_internal.delete_circle(regclass[], tenancy.tenants), tenancy_internal.drop_tenants_partition(regclass, tenancy.tenants),
-    tenancy_internal.purge_audit(bigint), tenancy_internal.purge_at_hand(bigint), tenancy_internal.refuse_new_obstacles(regclass[]), tenancy_internal.purge_part(bigint),
-    tenancy_internal.rest_purge_step(bigint), tenancy_internal.await_writers(timestamptz), tenancy_internal.finish_purge(bigint, jsonb),
-    tenancy_internal.begin_purge_step(text, text, boolean, integer, integer, integer, boolean),
-    tenancy_internal.purge_step(bigint), tenancy_internal.finish_purge_step(bigint) FROM PUBLIC;
+-- The steps are for purge_tenant, which runs with its caller's rights.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy_internal.digest_certificate}'),
+    ('application', 'EXECUTE', 'ROUTINE', '{tenancy.once}'),
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.legal_holds, tenancy.purge_certificates}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.set_legal_hold, tenancy.release_legal_hold, tenancy.plan_purge,
+        tenancy.purge_tenant, tenancy.once, tenancy_internal.begin_purge_step, tenancy_internal.purge_step,
+        tenancy_internal.rest_purge_step, tenancy_internal.finish_purge_step}');
 
 COMMENT ON TABLE tenancy_internal.legal_holds IS 'tenants that must not be purged, and why';
 COMMENT ON TABLE tenancy_internal.purges IS 'purges that are under way or were interrupted';

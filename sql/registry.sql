@@ -18,6 +18,10 @@ INSERT INTO tenancy.plans (name, limits, description, builtin) VALUES
 CREATE FUNCTION tenancy_internal.keep_plans() RETURNS trigger
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    IF TG_RELID <> 'tenancy.plans'::regclass OR TG_WHEN <> 'BEFORE' OR TG_LEVEL <> 'ROW' OR TG_NARGS > 0 THEN
+        RAISE EXCEPTION 'function "keep_plans" was not called as a BEFORE trigger FOR EACH ROW of table tenancy.plans'
+            USING ERRCODE = 'trigger_protocol_violated', HINT = 'Drop the trigger: the extension makes those that call this function.';
+    END IF;
     IF TG_OP = 'INSERT' THEN
         UPDATE tenancy.plans SET limits = NEW.limits, description = NEW.description WHERE name = NEW.name AND builtin;
         RETURN CASE WHEN FOUND THEN NULL ELSE NEW END;
@@ -88,6 +92,18 @@ CREATE FUNCTION tenancy_internal.deletion_grace() RETURNS interval
 LANGUAGE sql STABLE PARALLEL SAFE SET search_path = pg_catalog, pg_temp AS $$
     SELECT COALESCE(NULLIF(current_setting('tenancy.deletion_grace', true), '')::interval, '30 days')
 $$;
+
+-- The policies and triggers that an administrator makes name functions of both schemas.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy.is_admin}'),
+    ('application', 'USAGE', 'SCHEMA', '{tenancy}'),
+    ('application', 'SELECT', 'TABLE', '{tenancy.tenants, tenancy.plans}'),
+    ('administrator', 'USAGE', 'SCHEMA', '{tenancy, tenancy_internal}'),
+    ('administrator', 'SELECT, REFERENCES', 'TABLE', '{tenancy.tenants}'),
+    ('administrator', 'SELECT, INSERT, UPDATE, DELETE', 'TABLE', '{tenancy.plans}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.create_tenant, tenancy.update_tenant, tenancy.set_plan,
+        tenancy.suspend_tenant, tenancy.resume_tenant, tenancy.set_read_only, tenancy.delete_tenant, tenancy.undelete_tenant,
+        tenancy.find_tenant}');
 
 COMMENT ON TABLE tenancy.plans IS 'plans a tenant can be on, with their limits; -1 is unlimited';
 COMMENT ON COLUMN tenancy.plans.limits IS 'limit by name, as numbers; -1 is unlimited';

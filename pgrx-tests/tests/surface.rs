@@ -1,31 +1,57 @@
-//! What the extension shows the world stands in `surface.golden`: a change there is a decision, never an accident.
+//! What the extension shows the world stands in `surface.golden`, who may do what in `privileges.golden`: a change there is a
+//! decision, never an accident.
 
-use std::{fs, path::PathBuf};
+use std::fs;
 
 use pg_tenancy_tests::{Db, workspace::root};
 
 #[path = "surface/description.rs"]
 mod description;
+#[path = "surface/privileges.rs"]
+mod privileges;
+#[path = "surface/triggers.rs"]
+mod triggers;
 
 /// Set to anything, it makes what is there now the expectation.
 const ACCEPT: &str = "PG_TENANCY_ACCEPT";
 
 #[test]
 fn the_surface_is_the_golden_one() {
-    let now = description::describe(&Db::new().admin());
-    let file = golden();
-    if std::env::var_os(ACCEPT).is_some() {
-        fs::write(&file, &now).expect("surface.golden can be written");
-        return;
-    }
-    let expected = fs::read_to_string(&file).unwrap_or_default();
-    assert!(
-        now == expected,
-        "the surface is not what {} says (- expected, + found):\n{}\n\
-         if this is meant: {ACCEPT}=1 cargo xtask test --kind client surface, then read git diff before you commit",
-        file.display(),
-        difference(&expected, &now)
+    compare("surface.golden", &description::describe(&Db::new().admin()));
+}
+
+/// A routine is for whom its room lists it in `tenancy_internal.rights`, and for nobody else: a new one that PUBLIC or an
+/// administrator gets by accident is found here.
+#[test]
+fn everybody_has_the_privileges_of_the_list_and_no_others() {
+    compare("privileges.golden", &privileges::describe(&Db::new()));
+}
+
+#[test]
+fn what_is_taken_back_leaves_nothing() {
+    let db = Db::new();
+    let (admin, role) = (db.admin(), db.role("former", ""));
+    let granted = format!(
+        "SELECT count(*) FROM pg_shdepend d JOIN pg_database b ON b.oid = d.dbid AND b.datname = current_database()
+          WHERE d.refobjid = '{role}'::regrole"
     );
+    admin.run(&format!("SELECT tenancy.grant_usage('{role}'), tenancy.grant_admin('{role}')"));
+    assert_ne!(admin.value(&granted), "0");
+    admin.run(&format!("SELECT tenancy.revoke_admin('{role}'), tenancy.revoke_usage('{role}')"));
+    admin.sees(&granted, &["0"]);
+}
+
+/// Privileges on functions are checked for whoever reads a view, not for its owner.
+#[test]
+fn who_may_read_a_view_of_ours_may_call_its_functions() {
+    let hindered = "
+        SELECT DISTINCT c.oid::regclass, p.oid::regprocedure
+          FROM pg_class c JOIN pg_rewrite r ON r.ev_class = c.oid
+          JOIN pg_depend d ON d.classid = 'pg_rewrite'::regclass AND d.objid = r.oid AND d.refclassid = 'pg_proc'::regclass
+          JOIN pg_proc p ON p.oid = d.refobjid
+         WHERE c.relnamespace IN ('tenancy'::regnamespace, 'tenancy_internal'::regnamespace)
+           AND NOT EXISTS (SELECT FROM aclexplode(COALESCE(p.proacl, acldefault('f', p.proowner))) a WHERE a.grantee = 0)";
+    Db::new().admin().sees(hindered, &[]);
 }
 
 #[test]
@@ -51,9 +77,10 @@ fn no_table_of_ours_is_forgotten_by_a_dump() {
          WHERE c.relnamespace IN ('tenancy'::regnamespace, 'tenancy_internal'::regnamespace) AND c.relkind IN ('r', 'S')
            AND c.oid <> ALL (SELECT unnest(extconfig) FROM pg_extension WHERE extname = 'pg_tenancy')
          ORDER BY c.oid::regclass::text";
-    // Notes of a run of maintenance end with it. Keys stay where they were added: a dump is read by more people than the
-    // server's superusers.
-    Db::new().admin().sees(forgotten, &["tenancy_internal.audit_copied", "tenancy_internal.signing_keys"]);
+    // Notes of a run of maintenance end with it. The rights come with the extension. Keys stay where they were added: a dump
+    // is read by more people than the server's superusers.
+    let left_out = ["tenancy_internal.audit_copied", "tenancy_internal.rights", "tenancy_internal.signing_keys"];
+    Db::new().admin().sees(forgotten, &left_out);
 }
 
 #[test]
@@ -178,8 +205,21 @@ fn an_ordinary_role_does_not_install_it() {
     db.login(&role).refused("42501", "CREATE EXTENSION pg_tenancy");
 }
 
-fn golden() -> PathBuf {
-    root().join("pgrx-tests/tests/surface.golden")
+/// Compares with a file of expectations beside this one, or makes it.
+fn compare(name: &str, now: &str) {
+    let file = root().join("pgrx-tests/tests").join(name);
+    if std::env::var_os(ACCEPT).is_some() {
+        fs::write(&file, now).unwrap_or_else(|error| panic!("{}: {error}", file.display()));
+        return;
+    }
+    let expected = fs::read_to_string(&file).unwrap_or_default();
+    assert!(
+        now == expected,
+        "what is there is not what {} says (- expected, + found):\n{}\n\
+         if this is meant: {ACCEPT}=1 cargo xtask test --kind client surface, then read git diff before you commit",
+        file.display(),
+        difference(&expected, now)
+    );
 }
 
 /// The lines that only one of the texts has, each under the heading it belongs to.

@@ -195,7 +195,6 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
         ON CONFLICT (check_id, object) DO UPDATE
        SET reason = EXCLUDED.reason, until = EXCLUDED.until, digests = EXCLUDED.digests, accepted_at = now(), accepted_by = session_user
 $$;
-REVOKE ALL ON FUNCTION tenancy_internal.accept_finding_step(text, text, text, timestamptz, text[]) FROM PUBLIC;
 
 CREATE FUNCTION tenancy.unaccept_finding(check_id text, object text) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -352,6 +351,14 @@ BEGIN
         END;
     END LOOP;
 END $$;
+
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.accepted_findings}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.integrity_report, tenancy.assert_integrity, tenancy.health,
+        tenancy.set_check, tenancy.accept_finding, tenancy.unaccept_finding, tenancy.diagnose,
+        tenancy_internal.accept_finding_step, tenancy_internal.has_looked, tenancy_internal.integrity_sources_of_checks,
+        tenancy_internal.examined_tables, tenancy_internal.must_be_a_check, tenancy_internal.diagnose_tables,
+        tenancy_internal.diagnose_rows}');
 
 COMMENT ON FUNCTION tenancy.integrity_report(text, regclass[], integer, boolean) IS
     'what was examined, what was not and why, and what was found, as one document';

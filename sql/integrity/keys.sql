@@ -436,6 +436,11 @@ SELECT tenancy_internal.defect('soft_delete_missing', 'pg_class'::regclass, g.re
                       AND a.attname IN ('deleted_at', 'is_deleted', 'deleted', 'archived_at'))
 $$;
 
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy_internal.find_keys, tenancy_internal.find_indexes,
+        tenancy_internal.find_unused, tenancy_internal.find_statistics, tenancy_internal.find_grants,
+        tenancy_internal.find_conventions}');
+
 COMMENT ON FUNCTION tenancy_internal.protect_call(oid, text) IS 'the call that protects a table again as it was protected';
 COMMENT ON FUNCTION tenancy_internal.guarded_indexes(oid[]) IS 'the indexes of protected tables, for checks of many';
 COMMENT ON FUNCTION tenancy_internal.find_keys(oid[], integer, boolean) IS 'keys and constraints that do not keep tenants apart';

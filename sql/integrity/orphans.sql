@@ -340,8 +340,13 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
      WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped AND a.attgenerated = '' AND given ? a.attname
 $$;
 
-REVOKE ALL ON FUNCTION tenancy_internal.repair_statements(regclass, regclass, text, text, jsonb, bigint, bigint),
-    tenancy_internal.restoring_statement(regclass, jsonb) FROM PUBLIC;
+-- Quarantined rows are those of tables whose owner the administrator may act for (the policy).
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT, INSERT, DELETE', 'TABLE', '{tenancy.quarantined_rows}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.fk_orphans, tenancy.fk_verify, tenancy.repair_orphans,
+        tenancy.restore_quarantined, tenancy_internal.assert_readable, tenancy_internal.orphan_condition,
+        tenancy_internal.assert_changeable, tenancy_internal.repaired_columns, tenancy_internal.plan_repair_step,
+        tenancy_internal.repair_orphans_step, tenancy_internal.repair_rows, tenancy_internal.put_row_back}');
 
 COMMENT ON TABLE tenancy.quarantined_rows IS
     'rows that tenancy.repair_orphans took out of their table, for who may act for its owner; tenancy.restore_quarantined puts one back';

@@ -447,6 +447,11 @@ SELECT tenancy_internal.defect('trigger_writes_elsewhere', 'pg_trigger'::regclas
  WHERE NOT (t.prosecdef AND t.danger IS NOT NULL)
 $$;
 
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy_internal.find_readers, tenancy_internal.find_parents,
+        tenancy_internal.find_outlets, tenancy_internal.find_publications, tenancy_internal.find_functions,
+        tenancy_internal.find_triggers}');
+
 COMMENT ON FUNCTION tenancy_internal.protected_readers(oid[]) IS 'the views and rules that reach protected tables, and which';
 COMMENT ON FUNCTION tenancy_internal.find_readers(oid[], integer, boolean) IS 'views, materialized views and rules past row security';
 COMMENT ON FUNCTION tenancy_internal.find_parents(oid[], integer, boolean) IS 'parents and partitions by which protected rows are reached';

@@ -2,10 +2,6 @@
 -- Everything happens in subtransactions that are rolled back; variables of PL/pgSQL keep what was seen. What may run code of
 -- users (triggers, defaults, policies) runs as the role or as the table's owner, confined: it cannot become the caller.
 
-REVOKE ALL ON FUNCTION tenancy_internal.switch_tenant_step(text), tenancy_internal.stale_tenant_step(text),
-    tenancy_internal.leave_tenant_step(),
-    tenancy_internal.confined_step(oid, boolean, text, text, boolean) FROM PUBLIC;
-
 CREATE TYPE tenancy_internal.proof AS (
     relation oid,
     role     oid,
@@ -701,6 +697,16 @@ BEGIN
                   HINT = 'Look at tenancy.prove_isolation(): it says what was in the way.';
     END IF;
 END $$;
+
+-- What a proof calls with its caller's rights.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.prove_isolation, tenancy.assert_isolation, tenancy_internal.prove,
+        tenancy_internal.prove_table, tenancy_internal.isolation_probes, tenancy_internal.expected_of,
+        tenancy_internal.verdict_of, tenancy_internal.literals_of, tenancy_internal.proof_values, tenancy_internal.run_as_owner,
+        tenancy_internal.path_of, tenancy_internal.tenant_key, tenancy_internal.make_row, tenancy_internal.values_clause,
+        tenancy_internal.existing_row, tenancy_internal.set_stage, tenancy_internal.probe_statement, tenancy_internal.may_try,
+        tenancy_internal.switch_tenant_step,
+        tenancy_internal.stale_tenant_step, tenancy_internal.leave_tenant_step, tenancy_internal.confined_step}');
 
 COMMENT ON FUNCTION tenancy_internal.switch_tenant_step(text) IS 'a step of a proof: the tenant, for work that is rolled back';
 COMMENT ON FUNCTION tenancy_internal.stale_tenant_step(text) IS 'a step of a proof: the tenant as an earlier transaction may have left it';

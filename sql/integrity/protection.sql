@@ -584,6 +584,10 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, source
     ('extension_version', 'catalog', 'warning', 'find_extension_faults', 'the extension is not of its files'' version'),
     ('ddl_guard_off', 'catalog', 'warning', 'find_extension_faults', 'the guard of DDL is off');
 
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy_internal.find_lost_protection, tenancy_internal.find_policy_faults,
+        tenancy_internal.find_unprotected_tables, tenancy_internal.find_stale_records, tenancy_internal.find_extension_faults}');
+
 COMMENT ON TABLE tenancy_internal.installed_parts IS 'the functions and event triggers of the extension as it was installed';
 COMMENT ON FUNCTION tenancy_internal.present_parts() IS 'the functions and event triggers of the extension as they are';
 COMMENT ON FUNCTION tenancy_internal.note_installed_parts() IS 'notes what an installation or upgrade has made';

@@ -676,6 +676,17 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
      GROUP BY l.relation
 $$;
 
+-- What find_row_defects and the repair of orphans call with their caller's rights.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.integrity_hints}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.register_reference, tenancy.register_number, tenancy.register_unique,
+        tenancy.register_user_table, tenancy.unregister_reference, tenancy.unregister_number, tenancy.unregister_unique,
+        tenancy.unregister_user_table, tenancy_internal.find_row_defects, tenancy_internal.tally_rows,
+        tenancy_internal.plain_tables, tenancy_internal.tenant_keys, tenancy_internal.describe_references,
+        "tenancy_internal.describe_rows(oid[], oid[])", tenancy_internal.describe_counters, tenancy_internal.audit_nobodys,
+        tenancy_internal.reading_obstacle, tenancy_internal.shown_columns, tenancy_internal.purge_call,
+        tenancy_internal.compared_type, tenancy_internal.deletion_grace}');
+
 COMMENT ON TABLE tenancy_internal.integrity_hints IS 'what no constraint says of a table and yet holds, for the checks to look after';
 COMMENT ON VIEW tenancy.integrity_hints IS 'what no constraint says of a table and yet holds (tenancy.register_reference and others)';
 COMMENT ON COLUMN tenancy.integrity_hints.columns IS 'for user_table that of the platform''s users and that of the tenant';

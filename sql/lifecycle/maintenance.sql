@@ -370,12 +370,12 @@ BEGIN
     RETURN format('pg_cron runs job %s, "%s"', job, name);
 END $$;
 
-REVOKE ALL ON ROUTINE tenancy_internal.maintain_audit_part(jsonb), tenancy_internal.expire_part(text, jsonb),
-    tenancy_internal.tell_failures(jsonb), tenancy_internal.stale_statistics(oid), tenancy_internal.refresh_statistics(regclass),
-    tenancy_internal.refresh_statistics_part(jsonb), tenancy_internal.begin_maintenance_step(),
-    tenancy_internal.open_maintenance_step(bigint, integer), tenancy_internal.do_maintenance_step(bigint, text, jsonb),
-    tenancy_internal.close_maintenance_step(bigint, bigint, integer, jsonb), tenancy_internal.end_maintenance_step(bigint, text),
-    tenancy_internal.next_maintenance_step() FROM PUBLIC;
+-- The steps are for maintain, which runs with its caller's rights.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.maintenance_runs}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.maintain, tenancy.maintenance_due, tenancy.schedule_maintenance,
+        tenancy_internal.begin_maintenance_step, tenancy_internal.next_maintenance_step, tenancy_internal.open_maintenance_step,
+        tenancy_internal.do_maintenance_step, tenancy_internal.close_maintenance_step, tenancy_internal.end_maintenance_step}');
 
 COMMENT ON TABLE tenancy_internal.maintenance_parts IS 'what tenancy.maintain() did, part by part';
 COMMENT ON SEQUENCE tenancy_internal.maintenance_run_ids IS 'numbers of the runs of tenancy.maintain()';

@@ -433,12 +433,12 @@ CREATE EVENT TRIGGER tenancy_forget_retention ON sql_drop
     EXECUTE FUNCTION tenancy_internal.forget_retention();
 ALTER EVENT TRIGGER tenancy_forget_retention ENABLE ALWAYS;
 
-REVOKE ALL ON ROUTINE tenancy_internal.may_have_due_rows(regclass, text, regclass), tenancy_internal.may_expire(regclass, text, regclass),
-    tenancy_internal.expire_rows(regclass, text, bigint, bigint), tenancy_internal.begin_expiry_step(text),
-    tenancy_internal.expire_step(bigint, integer), tenancy_internal.end_expiry_step(bigint, text),
-    tenancy_internal.due_tenant_step(text), tenancy_internal.purge_part_of_due(jsonb, integer),
-    tenancy_internal.stop_purge_of_due(jsonb), tenancy_internal.purge_due_step(jsonb, integer),
-    tenancy_internal.end_purge_due_step(jsonb) FROM PUBLIC;
+-- The steps are for procedures, which run with their caller's rights.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.retention_rules}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.set_retention, tenancy.run_retention, tenancy.purge_deleted,
+        tenancy_internal.begin_expiry_step, tenancy_internal.expire_step, tenancy_internal.end_expiry_step,
+        tenancy_internal.due_tenant_step, tenancy_internal.purge_due_step, tenancy_internal.end_purge_due_step}');
 
 COMMENT ON EVENT TRIGGER tenancy_forget_retention IS 'takes the rules of dropped tables away';
 COMMENT ON TABLE tenancy_internal.retention_rules IS 'how long rows are kept';

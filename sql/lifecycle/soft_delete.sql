@@ -155,6 +155,14 @@ CREATE EVENT TRIGGER tenancy_forget_deleted ON sql_drop
     EXECUTE FUNCTION tenancy_internal.forget_soft_delete();
 ALTER EVENT TRIGGER tenancy_forget_deleted ENABLE ALWAYS;
 
+-- Policies call shows_deleted. Whoever owns a table makes partitions of it, which get its triggers.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy_internal.keep_row, tenancy_internal.shows_deleted,
+        tenancy_internal.is_soft_deleted}'),
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.soft_deleted_tables}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.enable_soft_delete, tenancy.plan_soft_delete, tenancy.disable_soft_delete,
+        tenancy.restore_row}');
+
 COMMENT ON EVENT TRIGGER tenancy_keep_deleted IS 'keeps deleted rows hidden, in new partitions and children too';
 COMMENT ON EVENT TRIGGER tenancy_forget_deleted IS 'takes dropped tables off the record of soft delete';
 COMMENT ON TABLE tenancy_internal.soft_deleted_tables IS 'tables whose deleted rows are kept';

@@ -56,6 +56,12 @@ CREATE EVENT TRIGGER tenancy_forget_stamps ON sql_drop
     EXECUTE FUNCTION tenancy_internal.forget_stamps();
 ALTER EVENT TRIGGER tenancy_forget_stamps ENABLE ALWAYS;
 
+-- Whoever owns a table makes partitions of it, which get its triggers.
+INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
+    ('everybody', 'EXECUTE', 'ROUTINE', '{tenancy_internal.stamp_row, tenancy_internal.is_stamped}'),
+    ('administrator', 'SELECT', 'TABLE', '{tenancy.stamped_tables}'),
+    ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy.enable_stamps, tenancy.plan_stamps, tenancy.disable_stamps}');
+
 COMMENT ON EVENT TRIGGER tenancy_follow_stamps IS 'stamps the rows of a new child as its parent''s are';
 COMMENT ON EVENT TRIGGER tenancy_forget_stamps IS 'takes dropped tables off the record of stamps';
 COMMENT ON FUNCTION tenancy_internal.follow_stamps() IS 'stamps the rows of a new child as its parent''s are';

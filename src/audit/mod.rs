@@ -23,7 +23,7 @@ pgrx::extension_sql_file!(
         tenancy::tenant_activity,
         tenancy::revert_transaction,
         tenancy_internal::audit_rows,
-        tenancy_internal::read_images,
+        tenancy_internal::read_chunk,
         tenancy_internal::find_row_key,
         tenancy_internal::audit_tenant,
         tenancy_internal::is_audited,
@@ -250,7 +250,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 #[pgrx::pg_schema]
 mod tenancy_internal {
     use super::{guard, store};
-    use crate::pg::{Oid, audit, event, given, trigger};
+    use crate::pg::{Oid, Place, audit, event, given, trigger};
     use pgrx::pg_sys::panic::{ErrorReport, ErrorReportable};
     use pgrx::{AnyElement, Uuid, prelude::*};
 
@@ -263,17 +263,15 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
         Ok(())
     }
 
-    /// The rows of a chunk of the log; one without values for what has no images.
+    /// The rows of the chunk of the log at a place, for whoever may read them; one without values for what has no images.
     #[pg_extern(sql = "
-CREATE FUNCTION tenancy_internal.read_images(layout integer, action \"char\", row_count smallint, images bytea)
+CREATE FUNCTION tenancy_internal.read_chunk(partition oid, place tid)
 RETURNS TABLE (ordinal integer, row_key jsonb, changed_columns text[], old_values jsonb, new_values jsonb)
 LANGUAGE c STABLE PARALLEL SAFE ROWS 50 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     #[expect(clippy::type_complexity, reason = "the columns of the answer")]
-    fn read_images(
-        layout: Option<i32>,
-        action: Option<i8>,
-        row_count: Option<i16>,
-        images: Option<&[u8]>,
+    fn read_chunk(
+        partition: Option<Oid>,
+        place: Option<Place>,
     ) -> Result<
         TableIterator<
             'static,
@@ -287,7 +285,7 @@ LANGUAGE c STABLE PARALLEL SAFE ROWS 50 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';
         >,
         ErrorReport,
     > {
-        let entries = audit::read::entries(layout, given("action", action)?, given("row_count", row_count)?, images)?;
+        let entries = store::read_chunk(given("partition", partition)?, given("place", place)?)?;
         let entries = (1..).zip(entries);
         Ok(TableIterator::new(entries.map(|(at, entry)| (at, entry.key, entry.changed, entry.old, entry.new))))
     }

@@ -5,7 +5,7 @@ use crate::error::{AuditError, TenancyError};
 use crate::model::audit::Images;
 use crate::model::{Ident, QualifiedName, Sql};
 use crate::pg::protected::{self, Protected};
-use crate::pg::{Oid, audit as log, context, given, role, spi};
+use crate::pg::{Oid, Place, audit as log, context, given, role, spi};
 use pgrx::AnyElement;
 use std::ffi::CStr;
 
@@ -228,6 +228,20 @@ pub fn readable_tenant() -> Result<Option<uuid::Uuid>, TenancyError> {
         }
         Err(refusal) => Err(refusal),
     }
+}
+
+/// The entries of the chunk of the log at a place; none of what the current role may not read.
+pub fn read_chunk(partition: Oid, place: Place) -> Result<Vec<log::read::Entry>, TenancyError> {
+    match log::read::chunk(partition, place)? {
+        Some(chunk) if may_read(chunk.tenant) => chunk.entries(),
+        _ => Ok(Vec::new()),
+    }
+}
+
+/// The function is everybody's, as those of views are; what it gives is not.
+fn may_read(owner: Option<uuid::Uuid>) -> bool {
+    let is_own = owner.is_some() && context::tenant().is_ok_and(|tenant| Some(tenant.id) == owner);
+    is_own || role::is_privileged(role::current())
 }
 
 /// Writes an event of the application, for the current tenant or, by an administrator, for none; gives the entry's id.

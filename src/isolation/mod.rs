@@ -238,6 +238,7 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 mod tenancy_internal {
     use super::{guard, store};
     use crate::model::policy::Difference;
+    use crate::model::Sql;
     use crate::pg::trigger::{self, Event, Level, Timing};
     use crate::pg::{Oid, event, given, qualified_name};
     use pgrx::pg_sys::panic::ErrorReport;

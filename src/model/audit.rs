@@ -92,6 +92,27 @@ pub fn stored_type(base: u32, element: u32) -> u32 {
     if keeps { base } else { JSONB }
 }
 
+/// The bytes that a value of a kept type of no fixed length has at least behind its length: the head that PostgreSQL looks at
+/// before it knows what follows.
+pub fn least_bytes(kept: u32, is_array: bool) -> usize {
+    match kept {
+        _ if is_array => 12,        // dimensions, offset of the data, type
+        17 | 25 | 1042 | 1043 => 0, // bytea text bpchar varchar
+        1700 | 869 | 650 => 2,      // numeric inet cidr
+        602 => 12,                  // path
+        604 => 36,                  // polygon
+        4451 | 4532..=4536 => 8,    // multiranges
+        _ if RANGES.contains(&kept) => 5,
+        JSONB | 3614 | 3615 | 1560 | 1562 => 4, // and tsvector tsquery bit varbit
+        _ => 0,
+    }
+}
+
+/// Whether a value of a kept type is text, which is in the encoding of the database.
+pub fn is_text(kept: u32) -> bool {
+    matches!(kept, 19 | 25 | 114 | 142 | 1042 | 1043) // name text json xml bpchar varchar
+}
+
 /// The bytes of a bitmap.
 pub const fn bitmap_bytes(bits: usize) -> usize {
     bits.div_ceil(8)
@@ -199,6 +220,16 @@ mod tests {
         let set: Vec<usize> = (0..9).filter(|bit| bitmap.is_set(*bit)).collect();
         assert_eq!(set, [0, 2, 8]);
         assert!(!bitmap.is_set(99));
+    }
+
+    #[test]
+    fn a_value_is_not_shorter_than_its_head() {
+        assert_eq!(least_bytes(25, false), 0); // text
+        assert_eq!(least_bytes(JSONB, false), 4);
+        assert_eq!(least_bytes(1700, false), 2); // numeric
+        assert_eq!(least_bytes(1009, true), 12); // text[]
+        assert_eq!(least_bytes(3904, false), 5); // int4range: its type and its flags
+        assert_eq!(least_bytes(4451, false), 8); // int4multirange
     }
 
     #[test]

@@ -47,6 +47,8 @@ use pgrx::PgRelation;
 
 /// The oid of a relation or role, as doors take it for `regclass` and `regrole`.
 pub type Oid = pgrx::pg_sys::Oid;
+/// Where a row lies in its table: `tid`.
+pub type Place = pgrx::pg_sys::ItemPointerData;
 
 /// Refuses a NULL argument; doors take `Option` so that no guard turns STRICT (PGRX.md, section 1).
 pub fn given<T>(argument: &'static str, value: Option<T>) -> Result<T, TenancyError> {

@@ -8,7 +8,7 @@ use std::ffi::CStr;
 /// A row at hand; fields are found by name, so that an upgrade may add columns.
 pub struct Row<'a> {
     table: pg_sys::Oid,
-    /// The transaction that made it.
+    /// The transaction that made it, where a scan found it.
     pub made_by: pg_sys::TransactionId,
     values: &'a [pg_sys::Datum],
     nulls: &'a [bool],
@@ -106,6 +106,35 @@ pub fn scan<T>(
         pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
     }
     failed.map_or(Ok(found), Err)
+}
+
+/// Gives the row of `table` at a place to `each`; None where the running statement sees none there.
+pub fn fetch<T>(
+    table: pg_sys::Oid,
+    mut place: pg_sys::ItemPointerData,
+    each: impl FnOnce(&Row<'_>) -> Result<T, TenancyError>,
+) -> Result<Option<T>, TenancyError> {
+    // SAFETY: the relation is opened with a lock and closed after; a place beyond its end is not looked at, and what is at
+    // others is for its table access method to say. The slot has the relation's own descriptor, and lives as long as the row.
+    unsafe {
+        let relation = pg_sys::table_open(table, pg_sys::AccessShareLock as i32);
+        let slot = pg_sys::table_slot_create(relation, std::ptr::null_mut());
+        let block = u32::from(place.ip_blkid.bi_hi) << 16 | u32::from(place.ip_blkid.bi_lo);
+        let is_there = place.ip_posid != 0
+            && block < pg_sys::RelationGetNumberOfBlocksInFork(relation, pg_sys::ForkNumber::MAIN_FORKNUM)
+            && pg_sys::table_tuple_fetch_row_version(relation, &raw mut place, pg_sys::GetActiveSnapshot(), slot);
+        let mut found = None;
+        if is_there {
+            pg_sys::slot_getallattrs(slot);
+            let width = (*(*relation).rd_att).natts as usize;
+            let values = std::slice::from_raw_parts((*slot).tts_values, width);
+            let nulls = std::slice::from_raw_parts((*slot).tts_isnull, width);
+            found = Some(each(&Row { table, made_by: pg_sys::InvalidTransactionId, values, nulls }));
+        }
+        pg_sys::ExecDropSingleTupleTableSlot(slot);
+        pg_sys::table_close(relation, pg_sys::AccessShareLock as i32);
+        found.transpose()
+    }
 }
 
 /// Adds a row to one of our own tables, whatever rights the current role has on it. Checks no constraint but unique indexes.

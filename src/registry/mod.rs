@@ -2,6 +2,7 @@
 //! SQL: sql/registry.sql. Decisions: plan.rs. Statements: store.rs.
 
 mod plan;
+pub mod rights;
 mod store;
 #[cfg(any(test, feature = "pg_test"))]
 mod tests;
@@ -30,6 +31,7 @@ pgrx::extension_sql_file!(
 #[pgrx::pg_schema]
 mod tenancy {
     use super::plan::Move;
+    use super::rights::{self, Grantee};
     use super::store;
     use crate::pg::{Oid, given, tenant_key};
     use pgrx::{AnyElement, Uuid, pg_sys::panic::ErrorReport, prelude::*};
@@ -138,7 +140,7 @@ CREATE FUNCTION tenancy.grant_admin(role regrole) RETURNS void
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn grant_admin(role: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(store::grant_admin(given("role", role)?)?)
+        Ok(rights::give(given("role", role)?, Grantee::Administrator)?)
     }
 
     /// Takes back what `grant_admin` gave.
@@ -147,7 +149,7 @@ CREATE FUNCTION tenancy.revoke_admin(role regrole) RETURNS void
 LANGUAGE c SECURITY DEFINER SET search_path = pg_catalog, pg_temp
 AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn revoke_admin(role: Option<Oid>) -> Result<(), ErrorReport> {
-        Ok(store::revoke_admin(given("role", role)?)?)
+        Ok(rights::take(given("role", role)?, Grantee::Administrator)?)
     }
 }
 

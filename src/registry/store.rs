@@ -2,8 +2,8 @@
 
 use super::plan::{self, Move};
 use crate::error::TenancyError;
-use crate::model::{Code, Deparsed, Key, Sql, Status};
-use crate::pg::{Oid, cache, role, spi};
+use crate::model::{Code, Key, Sql, Status};
+use crate::pg::{cache, spi};
 use pgrx::{AnyElement, Uuid};
 
 /// The arguments of `create_tenant`.
@@ -180,65 +180,4 @@ pub fn find(tenant: &Key) -> Result<Option<Uuid>, TenancyError> {
 
 fn known(tenant: &Key) -> Result<Uuid, TenancyError> {
     find(tenant)?.ok_or_else(|| TenancyError::UnknownTenant { tenant: tenant.to_string() })
-}
-
-/// What an administrator may do beside calling functions.
-const ADMIN_RIGHTS: [&str; 12] = [
-    "USAGE ON SCHEMA tenancy, tenancy_internal", // the policies and triggers it creates name functions of both
-    "SELECT, REFERENCES ON tenancy.tenants",
-    "SELECT, INSERT, UPDATE, DELETE ON tenancy.plans",
-    "SELECT ON tenancy.protected_tables, tenancy.protected_schemas, tenancy.exempt_roles, tenancy.violations",
-    "SELECT ON tenancy.signing_keys, tenancy.role_bindings",
-    "SELECT ON tenancy.audited_tables, tenancy.audit_log",
-    "SELECT ON tenancy.audit_retention, tenancy.audit_maintenance, tenancy.audit_seals",
-    "SELECT ON tenancy.jobs, tenancy.legal_holds, tenancy.purge_certificates",
-    "SELECT ON tenancy.stamped_tables, tenancy.soft_deleted_tables, tenancy.retention_rules, tenancy.maintenance_runs",
-    "SELECT ON tenancy.integrity_checks, tenancy.accepted_findings",
-    "SELECT ON tenancy.integrity_hints",
-    "SELECT, INSERT, DELETE ON tenancy.quarantined_rows", // those of tables whose owner he may act for (its policy)
-];
-
-pub fn grant_admin(role: Oid) -> Result<(), TenancyError> {
-    let role = role::name_of(role)?;
-    for right in ADMIN_RIGHTS {
-        spi::run(&Sql::text("GRANT ").then(right).then(" TO ").ident(&role), &[])?;
-    }
-    for function in admin_functions()? {
-        spi::run(&Sql::text("GRANT EXECUTE ON ROUTINE ").deparsed(&function).then(" TO ").ident(&role), &[])?;
-    }
-    Ok(())
-}
-
-pub fn revoke_admin(role: Oid) -> Result<(), TenancyError> {
-    let role = role::name_of(role)?;
-    for function in admin_functions()? {
-        spi::run(&Sql::text("REVOKE EXECUTE ON ROUTINE ").deparsed(&function).then(" FROM ").ident(&role), &[])?;
-    }
-    for right in ADMIN_RIGHTS.iter().rev() {
-        spi::run(&Sql::text("REVOKE ").then(right).then(" FROM ").ident(&role), &[])?;
-    }
-    Ok(())
-}
-
-/// The functions that only administrators may call: those PUBLIC may not, but for those of superusers. A procedure that
-/// commits runs with its caller's rights, so its steps are among them.
-fn admin_functions() -> Result<Vec<Deparsed>, TenancyError> {
-    spi::read(
-        &Sql::text(
-            "SELECT p.oid::pg_catalog.regprocedure::text
-               FROM pg_catalog.pg_proc p
-              WHERE (p.pronamespace = 'tenancy'::pg_catalog.regnamespace
-                     OR p.pronamespace = 'tenancy_internal'::pg_catalog.regnamespace AND p.proname ~ '_step$')
-                AND p.prokind IN ('f', 'p')
-                AND p.proname NOT IN ('grant_admin', 'revoke_admin', 'exempt_role', 'unexempt_role', 'add_signing_key',
-                                      'bootstrap', 'retire_signing_key', 'sign_tenant_token', 'bind_role', 'unbind_role',
-                                      'plan_lock_down', 'lock_down_catalogs', 'unlock_catalogs')
-                AND NOT EXISTS (SELECT FROM pg_catalog.aclexplode(
-                                    COALESCE(p.proacl, pg_catalog.acldefault('f', p.proowner))) a
-                                 WHERE a.grantee = 0)
-              ORDER BY 1",
-        ),
-        &[],
-        |row| Ok(Deparsed::from_catalog(row.must(1)?)),
-    )
 }

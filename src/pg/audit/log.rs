@@ -256,6 +256,21 @@ impl Places {
     }
 }
 
+/// Whether a relation is one of the partitions of the log.
+pub fn is_partition(relation: pg_sys::Oid) -> Result<bool, TenancyError> {
+    let is_known = |places: &Places| {
+        relation == places.default || places.partitions.iter().any(|partition| partition.oid == relation)
+    };
+    if PLACES.with_borrow(|places| places.as_ref().is_some_and(is_known)) {
+        return Ok(true);
+    }
+    // It may be newer than what is remembered.
+    let places = find()?;
+    let is_partition = is_known(&places);
+    PLACES.set(Some(places));
+    Ok(is_partition)
+}
+
 fn find() -> Result<Places, TenancyError> {
     let [table, ids] = relations([c"audit_chunks", c"audit_chunk_ids"])?;
     let mut places =

@@ -1,8 +1,9 @@
 //! Reads the images of rows back, as `jsonb` that PostgreSQL makes of the values.
 
 use super::layout::{self, Form, relations};
+use super::log;
 use crate::error::TenancyError;
-use crate::model::audit::{Bitmap, Images, JSONB, Reader, StoredColumn};
+use crate::model::audit::{Bitmap, Images, JSONB, Reader, StoredColumn, is_text, least_bytes};
 use crate::pg::json::{self, Object};
 use crate::pg::table::{self, Equals};
 use crate::pg::watched::must;
@@ -12,6 +13,7 @@ use std::cell::RefCell;
 use std::collections::HashMap;
 use std::ffi::{CStr, CString};
 use std::rc::Rc;
+use uuid::Uuid;
 
 /// A layout as images are read by it.
 pub struct Readable {
@@ -25,6 +27,9 @@ struct Column {
     name: CString,
     stored: pg_sys::Oid,
     form: Form,
+    /// Bytes that each value of the type has at least.
+    least: usize,
+    is_text: bool,
     is_redacted: bool,
     /// NULL for what is `jsonb` already.
     convert: *mut pg_sys::FmgrInfo,
@@ -72,11 +77,37 @@ pub fn readable(id: i32) -> Result<Rc<Readable>, TenancyError> {
     Ok(readable)
 }
 
-/// The entries of a chunk; one that has no values where there is no layout or nothing was kept.
-pub fn entries(layout: Option<i32>, action: i8, rows: i16, images: Option<&[u8]>) -> Result<Vec<Entry>, TenancyError> {
-    match (layout, images) {
-        (Some(layout), Some(images)) => readable(layout)?.entries(action as u8, rows.max(0) as usize, images),
-        _ => Ok(vec![Entry { key: None, changed: None, old: None, new: None }]),
+/// A row of the log, as far as its entries are made from it.
+pub struct Chunk {
+    pub tenant: Option<Uuid>,
+    layout: Option<i32>,
+    action: i8,
+    rows: i16,
+    images: Option<Vec<u8>>,
+}
+
+/// The row of the log at a place of one of its partitions; None where the running statement sees none there. Nobody but the
+/// log gives bytes to be read: most types have stored forms that PostgreSQL itself takes on trust.
+pub fn chunk(partition: pg_sys::Oid, place: pg_sys::ItemPointerData) -> Result<Option<Chunk>, TenancyError> {
+    if !log::is_partition(partition)? {
+        return Ok(None);
+    }
+    table::fetch(partition, place, |row| {
+        let tenant = row.get::<pgrx::Uuid>(c"tenant_id").map(|tenant| Uuid::from_bytes(*tenant.as_bytes()));
+        let (layout, images) = (row.get(c"layout"), row.get(c"images"));
+        Ok(Chunk { tenant, layout, action: must(row, c"action")?, rows: must(row, c"row_count")?, images })
+    })
+}
+
+impl Chunk {
+    /// Its entries; one that has no values where there is no layout or nothing was kept.
+    pub fn entries(&self) -> Result<Vec<Entry>, TenancyError> {
+        match (self.layout, &self.images) {
+            (Some(layout), Some(images)) => {
+                readable(layout)?.entries(self.action as u8, self.rows.max(0) as usize, images)
+            }
+            _ => Ok(vec![Entry { key: None, changed: None, old: None, new: None }]),
+        }
     }
 }
 
@@ -227,6 +258,9 @@ impl Column {
             name,
             stored: oid,
             form: Form::of(by_value, length),
+            // SAFETY: a syscache lookup.
+            least: least_bytes(stored.stored, unsafe { pg_sys::get_element_type(oid) } != pg_sys::InvalidOid),
+            is_text: is_text(stored.stored),
             is_redacted: stored.redacted,
             convert: if stored.stored == JSONB { std::ptr::null_mut() } else { layout::conversion(oid) },
             hash: if stored.key > 0 { layout::hash_function(oid) } else { std::ptr::null_mut() },
@@ -241,8 +275,20 @@ impl Column {
                 bytes[..length.into()].copy_from_slice(reader.take(length.into())?);
                 pg_sys::Datum::from(u64::from_le_bytes(bytes))
             }
-            Form::Fixed(length) => copied(reader.take(length.into())?, 0),
-            Form::Sized => copied(reader.sized()?, pg_sys::VARHDRSZ),
+            Form::Fixed(length) => {
+                let bytes = reader.take(length.into())?;
+                if self.is_text && !is_encoded(bytes.split(|byte| *byte == 0).next()?) {
+                    return None;
+                }
+                copied(bytes, 0)
+            }
+            Form::Sized => {
+                let bytes = reader.sized()?;
+                if bytes.len() < self.least || self.is_text && !is_encoded(bytes) {
+                    return None;
+                }
+                copied(bytes, pg_sys::VARHDRSZ)
+            }
         })
     }
 
@@ -274,15 +320,25 @@ impl Column {
     }
 }
 
-/// A copy in the current memory context, behind `header` bytes that tell its length.
+/// Whether they are text in the database's encoding.
+fn is_encoded(bytes: &[u8]) -> bool {
+    // SAFETY: looks at so many bytes.
+    i32::try_from(bytes.len())
+        .is_ok_and(|length| unsafe { pg_sys::pg_verifymbstr(bytes.as_ptr().cast(), length, true) })
+}
+
+/// A copy in the current memory context, behind `header` bytes that tell its length, and before zeros: what takes a short
+/// value for a longer one, or a name for one that ends, reads no farther.
 fn copied(bytes: &[u8], header: usize) -> pg_sys::Datum {
-    // SAFETY: the memory has room for both.
+    const ZEROS: usize = 32;
+    // SAFETY: the memory has room for all three.
     unsafe {
-        let memory = pg_sys::palloc(header + bytes.len()).cast::<u8>();
+        let memory = pg_sys::palloc(header + bytes.len() + ZEROS).cast::<u8>();
         if header > 0 {
             pgrx::set_varsize_4b(memory.cast(), (header + bytes.len()) as i32);
         }
         std::ptr::copy_nonoverlapping(bytes.as_ptr(), memory.add(header), bytes.len());
+        std::ptr::write_bytes(memory.add(header + bytes.len()), 0, ZEROS);
         pg_sys::Datum::from(memory)
     }
 }
