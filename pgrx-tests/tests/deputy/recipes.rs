@@ -141,7 +141,7 @@ pub const OF_TENANTS_AND_ROLES: &[Recipe] = &[
 pub const OF_TABLES: &[Recipe] = &[
     // Protection.
     recipe("plan_protection", &[
-        call("SELECT * FROM tenancy.plan_protection('e.{t}')").on(ALL),
+        call("SELECT * FROM tenancy.plan_protection('e.{t}')").on(WIDE),
         call("SELECT * FROM tenancy.plan_protection('e.{t}', assign_existing_rows_to => 'acme')").on(FRESH),
     ]),
     recipe("protect_table", &[
@@ -157,7 +157,7 @@ pub const OF_TABLES: &[Recipe] = &[
     recipe("unscope_unique", &[call("SELECT tenancy.unscope_unique('e.scoped', 'scoped_key')")]),
     recipe("tenant_view", &[call("SELECT tenancy.tenant_view('e.mv')")]),
     // Audit.
-    recipe("plan_audit", &[call("SELECT * FROM tenancy.plan_audit('e.{t}')").on(ALL)]),
+    recipe("plan_audit", &[call("SELECT * FROM tenancy.plan_audit('e.{t}')").on(WIDE)]),
     recipe("audit_table", &[call("SELECT tenancy.audit_table('e.{t}')").on(ALL), call("SELECT tenancy.audit_table('e.{t}', row_images => 'full')").on(BARE)]),
     recipe("unaudit_table", &[call("SELECT tenancy.unaudit_table('e.{t}')").on(&["audited", "everything", "kept"])]),
     recipe("log_event", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.log_event('seen', 'plain', '1')").may(Effect::Tenant)]),
@@ -219,7 +219,7 @@ pub const OF_TABLES: &[Recipe] = &[
     ]),
     recipe("health", &[call("SELECT * FROM tenancy.health()")]),
     // A row's life.
-    recipe("plan_soft_delete", &[call("SELECT * FROM tenancy.plan_soft_delete('e.{t}')").on(ALL)]),
+    recipe("plan_soft_delete", &[call("SELECT * FROM tenancy.plan_soft_delete('e.{t}')").on(WIDE)]),
     recipe("enable_soft_delete", &[call("SELECT tenancy.enable_soft_delete('e.{t}')").on(ALL)]),
     recipe("disable_soft_delete", &[
         call("SELECT tenancy.disable_soft_delete('e.{t}', 'purge')").on(&["soft", "everything"]),
@@ -230,7 +230,7 @@ pub const OF_TABLES: &[Recipe] = &[
         call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.restore_row('e.soft', '{\"tenant_id\": \"ACME\", \"id\": 2}')").may(Effect::RowsOfTenant),
         call("SELECT tenancy.restore_row('e.everything', '{\"tenant_id\": \"GLOBEX\", \"id\": 12, \"k\": 2}')"),
     ]),
-    recipe("plan_stamps", &[call("SELECT * FROM tenancy.plan_stamps('e.{t}')").on(ALL)]),
+    recipe("plan_stamps", &[call("SELECT * FROM tenancy.plan_stamps('e.{t}')").on(WIDE)]),
     recipe("enable_stamps", &[call("SELECT tenancy.enable_stamps('e.{t}')").on(ALL)]),
     recipe("disable_stamps", &[
         call("SELECT tenancy.disable_stamps('e.{t}')").on(&["stamped", "everything"]),

@@ -138,7 +138,7 @@ CREATE TABLE e.bomb (x int);
 CREATE FUNCTION e.row_trap() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     PERFORM e.trap(pg_catalog.format('%s %s %s trigger on %s', TG_WHEN, TG_OP, TG_LEVEL, TG_TABLE_NAME));
-    IF TG_LEVEL = 'STATEMENT' OR TG_WHEN = 'AFTER' THEN RETURN NULL; ELSIF TG_OP = 'DELETE' THEN RETURN OLD; ELSE RETURN NEW; END IF;
+    IF TG_LEVEL OPERATOR(pg_catalog.=) 'STATEMENT' OR TG_WHEN OPERATOR(pg_catalog.=) 'AFTER' THEN RETURN NULL; ELSIF TG_OP OPERATOR(pg_catalog.=) 'DELETE' THEN RETURN OLD; ELSE RETURN NEW; END IF;
 END $$;
 CREATE FUNCTION e.definer_trap() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS $$
 BEGIN
@@ -175,7 +175,7 @@ BEGIN
 END $$;
 CREATE FUNCTION e.count() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    UPDATE e.counts SET n = n + 1;
+    UPDATE e.counts SET n = n OPERATOR(pg_catalog.+) 1;
     RETURN NULL;
 EXCEPTION WHEN OTHERS THEN
     RETURN NULL;
@@ -398,9 +398,7 @@ impl World {
         let dba = self.db.admin();
         let has = |kind: Traps| traps == kind || traps == Traps::Harmless;
         let say = |session: &Session, sql: &str| {
-            let t = std::time::Instant::now();
             session.run(&self.fill(&sql.replace("HARMLESS", &(traps == Traps::Harmless).to_string())));
-            if t.elapsed().as_millis() > 100 { eprintln!("{:?} {}", t.elapsed(), &sql[..sql.len().min(60)]); }
         };
         say(&dba, "SET deputy.off = 'on'; SET tenancy.strictness = standard; CREATE SCHEMA e; CREATE SCHEMA later; CREATE SCHEMA fresh");
         for (code, id) in [("acme", ACME), ("globex", GLOBEX), ("gone", GONE), ("left", LEFT)] {
@@ -454,13 +452,13 @@ impl World {
              GRANT USAGE ON SCHEMA e TO APP, ADMIN, BYPASS; GRANT SELECT, INSERT, UPDATE, DELETE ON ALL TABLES IN SCHEMA e TO APP;
              GRANT EVIL TO ADMIN, BYPASS; GRANT USAGE ON SCHEMA tenancy TO EVIL",
         );
-        self.transaction = {
-            let sql = "BEGIN; SELECT tenancy.set_tenant('acme'); UPDATE e.audited SET note = 7 WHERE id = 1; UPDATE e.everything SET note = 7 WHERE id = 1";
-            dba.run(&self.fill(sql));
-            let own = dba.value("SELECT pg_catalog.pg_current_xact_id()");
-            dba.run("COMMIT");
-            own
-        };
+        let client = self.db.login(&self.app);
+        client.run(
+            "SET deputy.off = 'on'; BEGIN; SELECT tenancy.set_tenant('acme');
+             UPDATE e.audited SET note = 7 WHERE id = 1; UPDATE e.everything SET note = 7 WHERE id = 1",
+        );
+        self.transaction = client.value("SELECT pg_catalog.pg_current_xact_id()");
+        client.run("COMMIT");
         dba.run(&self.fill("INSERT INTO e.counts (n, tenant_id) VALUES (0, 'ACME'), (0, 'GLOBEX')"));
         if traps != Traps::Harmless {
             dba.run(&self.fill(GIVE_AWAY));
