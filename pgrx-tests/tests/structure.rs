@@ -36,6 +36,7 @@ const FIRST_ROOM_FLOOR: u8 = 2;
 const CROSS_CUTTING: &[&str] = &[
     "attacks",
     "clients",
+    "deputy",
     "demo",
     "docs",
     "dump",
