@@ -274,6 +274,137 @@ fn files_are_of_a_size_to_be_read_and_say_what_they_are_for() {
     nothing(wrong);
 }
 
+/// Code of a table's owner is met wherever his table is looked at: see docs/security.md, "Whose code runs".
+#[test]
+fn users_tables_are_met_at_the_door_and_changed_in_one_place() {
+    let mut wrong = Vec::new();
+    for file in rust_files("src") {
+        let text = read(&file);
+        let mut in_door = false;
+        for (number, line) in text.lines().enumerate() {
+            in_door = line.trim_end().ends_with("mod tenancy {") || in_door && line != "}";
+            if in_door && ["given(\"target\"", "given(\"matview\""].iter().any(|given| line.contains(given)) {
+                wrong.push(at(
+                    &file,
+                    number + 1,
+                    "a table comes in through pg::on_table, which keeps its owner's code away",
+                ));
+            }
+        }
+        let is_place = ["spi.rs", "table_work.rs"].iter().any(|place| file.ends_with(Path::new("src/pg").join(place)));
+        for (number, line) in Source::read(&file).code.lines().enumerate() {
+            if !is_place && ["SECURITY_NOFORCE_RLS", "with_rights("].iter().any(|word| line.contains(word)) {
+                wrong.push(at(
+                    &file,
+                    number + 1,
+                    "rights change in pg::spi, and FORCE is lifted in pg::table_work alone",
+                ));
+            }
+        }
+    }
+    nothing(wrong);
+}
+
+/// What commits has no search_path of its own, and users' code may have run before the next line.
+#[test]
+fn sql_without_a_search_path_names_everything_in_full() {
+    let mut wrong = Vec::new();
+    for file in sql_files() {
+        for (name, head, body) in routines(&read(&file)) {
+            if head.contains("SET search_path") {
+                continue;
+            }
+            for part in unqualified(&body) {
+                wrong.push(format!("{}: {name}: {part} is whatever the caller's search_path has", shown(&file)));
+            }
+        }
+    }
+    nothing(wrong);
+}
+
+#[test]
+fn the_check_of_names_knows_operators_types_and_functions() {
+    let found = |body: &str| unqualified(body).join(" ");
+    assert_eq!(found("IF clock_timestamp() >= stop_at THEN"), "clock_timestamp( >=");
+    assert_eq!(found("a text := 'x >= y'; b := c + 1; -- d - e"), "text +");
+    assert_eq!(
+        found("a pg_catalog.text; EXIT WHEN b OPERATOR(pg_catalog.>=) pg_catalog.now(); PERFORM f.g(h => 1)"),
+        ""
+    );
+    assert_eq!(found("state jsonb; SELECT x::regclass; COALESCE(a, false)"), "jsonb regclass");
+}
+
+/// The functions and procedures of a file of SQL: name, what stands before the body, and the body.
+fn routines(text: &str) -> Vec<(String, String, String)> {
+    let starts = text.match_indices("\nCREATE FUNCTION ").chain(text.match_indices("\nCREATE PROCEDURE "));
+    let mut found = Vec::new();
+    for (start, _) in starts {
+        let rest = &text[start + 1..];
+        let Some((head, rest)) = rest.split_once("$$") else { continue };
+        // One in C has no body, and the next `$$` is another's.
+        if head.contains(";\n") {
+            continue;
+        }
+        let body = rest.split("$$").next().unwrap_or_default();
+        let name = head.split(['(', ' ']).nth(2).unwrap_or_default();
+        found.push((name.to_owned(), head.to_owned(), body.to_owned()));
+    }
+    found
+}
+
+/// What a body names that a search_path decides on: operators, types that are no words of the grammar, functions.
+fn unqualified(body: &str) -> Vec<String> {
+    const TYPES: &[&str] = &["text", "timestamptz", "jsonb", "uuid", "regclass", "regrole", "oid", "name", "bytea"];
+    const GRAMMAR: &[&str] = &[
+        "COALESCE", "NULLIF", "GREATEST", "LEAST", "EXISTS", "FILTER", "IN", "AND", "OR", "NOT", "WHEN", "VALUES", "ON",
+    ];
+    let mut plain = String::new();
+    for line in body.lines() {
+        let mut in_text = false;
+        for (at, c) in line.char_indices() {
+            if !in_text && line[at..].starts_with("--") {
+                break;
+            }
+            in_text ^= c == '\'';
+            plain.push(if in_text || c == '\'' { ' ' } else { c });
+        }
+        plain.push('\n');
+    }
+    for allowed in [":=", "=>", "ERRCODE =", "DETAIL =", "HINT ="] {
+        plain = plain.replace(allowed, "  ");
+    }
+    while let Some(start) = plain.find("OPERATOR(") {
+        let end = plain[start..].find(')').map_or(plain.len(), |end| start + end + 1);
+        plain.replace_range(start..end, &" ".repeat(end - start));
+    }
+    let mut found = Vec::new();
+    let is_word = |c: char| c.is_ascii_alphanumeric() || c == '_' || c == '.';
+    let mut rest = plain.as_str();
+    while let Some(c) = rest.chars().next() {
+        let length = if is_word(c) {
+            let word = &rest[..rest.find(|c| !is_word(c)).unwrap_or(rest.len())];
+            let is_call = rest[word.len()..].starts_with('(') && !GRAMMAR.contains(&word);
+            if !word.contains('.') && is_call && !word.chars().all(|c| c.is_ascii_digit()) {
+                found.push(format!("{word}("));
+            } else if TYPES.contains(&word) {
+                found.push(word.to_owned());
+            }
+            word.len()
+        } else if "<>=+-*/~?|@#".contains(c) {
+            let end = rest.find(|c| !"<>=+-*/~?|@#".contains(c)).unwrap_or(rest.len());
+            // `SELECT *` and `count(*)`
+            if &rest[..end] != "*" {
+                found.push(rest[..end].to_owned());
+            }
+            end
+        } else {
+            c.len_utf8()
+        };
+        rest = &rest[length..];
+    }
+    found
+}
+
 #[test]
 fn the_checks_see_through_comments_and_strings() {
     let source = Source::parse(
@@ -521,6 +652,11 @@ fn quoted(text: &str, quote: char) -> usize {
 fn is_char(text: &str) -> bool {
     let mut chars = text.chars().skip(1);
     matches!((chars.next(), chars.next()), (Some('\\'), _) | (Some(_), Some('\'')))
+}
+
+fn sql_files() -> Vec<PathBuf> {
+    let below = ["sql", "sql/integrity", "sql/lifecycle"].map(|folder| entries(&root().join(folder)));
+    below.concat().into_iter().filter(|path| path.extension().is_some_and(|end| end == "sql")).collect()
 }
 
 fn rust_files(folder: &str) -> Vec<PathBuf> {

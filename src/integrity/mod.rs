@@ -47,7 +47,7 @@ pgrx::extension_sql_file!("../../sql/integrity/answers.sql", name = "integrity_a
 mod tenancy_internal {
     use super::plan::Known;
     use super::store::{self, Plain, Repair};
-    use crate::pg::{Oid, given, guc, invalid, on_table, session, strangers};
+    use crate::pg::{Oid, given, guc, invalid, on_relation, session, strangers};
     use pgrx::{AnyElement, Uuid, pg_sys::panic::ErrorReport, prelude::*};
 
     /// Sets the tenant for work that is rolled back: nothing that is deferred runs.
@@ -120,7 +120,7 @@ CREATE FUNCTION tenancy_internal.put_row_back(relation regclass, given jsonb) RE
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn put_row_back(relation: Option<Oid>, row: Option<AnyElement>) -> Result<(), ErrorReport> {
         let row = given("row", row)?;
-        Ok(on_table(relation, |relation| store::put_row_back(relation, row))?)
+        Ok(on_relation("relation", relation, |relation| store::put_row_back(relation, row))?)
     }
 
     /// What is wrong with a value for a setting of ours; NULL for a valid one.

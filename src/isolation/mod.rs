@@ -46,7 +46,7 @@ mod tenancy {
     use super::step::Step;
     use super::store::{self, Arguments};
     use super::{keys, roles, schemas, views};
-    use crate::pg::{Oid, given, ident, on_table, strangers};
+    use crate::pg::{Oid, given, ident, on_relation, on_table, strangers};
     use pgrx::{pg_sys::panic::ErrorReport, prelude::*};
 
     /// Isolates `target` by tenant, with its partitions and inheritance children.
@@ -211,8 +211,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 CREATE FUNCTION tenancy.tenant_view(matview regclass) RETURNS regclass
 LANGUAGE c AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
     fn tenant_view(matview: Option<Oid>) -> Result<Oid, ErrorReport> {
-        let matview = given("matview", matview)?;
-        Ok(strangers::at_door(|| views::tenant_view(matview))?)
+        Ok(on_relation("matview", matview, views::tenant_view)?)
     }
 
     /// Gives an application role what it needs. 42501 for a role that could get past row security, saying how.
@@ -238,7 +237,6 @@ AS 'MODULE_PATHNAME', '@FUNCTION_NAME@';")]
 mod tenancy_internal {
     use super::{guard, store};
     use crate::model::policy::Difference;
-    use crate::model::Sql;
     use crate::pg::trigger::{self, Event, Level, Timing};
     use crate::pg::{Oid, event, given, qualified_name};
     use pgrx::pg_sys::panic::ErrorReport;

@@ -212,6 +212,7 @@ fn place(source: pg_sys::GucSource::Type) -> Result<Place, TenancyError> {
     use pg_sys::GucSource::*;
     // SAFETY: syscache lookups; an object that is gone gives NULL, and a name is copied at once.
     let name = |name: *const std::ffi::c_char| {
+        // SAFETY: a C string.
         let shown = if name.is_null() { "?".into() } else { unsafe { CStr::from_ptr(name) }.to_string_lossy() };
         Ident::new(&shown)
     };

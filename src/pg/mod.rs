@@ -58,8 +58,17 @@ pub fn given<T>(argument: &'static str, value: Option<T>) -> Result<T, TenancyEr
 /// Refuses NULL for the table that a door is about, and code of others with the rights of a superuser or an administrator who calls:
 /// nobody looks at a user's table but through here.
 pub fn on_table<T>(target: Option<Oid>, work: impl FnOnce(Oid) -> Result<T, TenancyError>) -> Result<T, TenancyError> {
-    let target = given("target", target)?;
-    strangers::at_door(|| work(target))
+    on_relation("target", target, work)
+}
+
+/// The same for an argument of another name.
+pub fn on_relation<T>(
+    argument: &'static str,
+    relation: Option<Oid>,
+    work: impl FnOnce(Oid) -> Result<T, TenancyError>,
+) -> Result<T, TenancyError> {
+    let relation = given(argument, relation)?;
+    strangers::at_door(|| work(relation))
 }
 
 /// The name that an argument of type `name` gives.

@@ -89,7 +89,8 @@ const SETTINGS: &str = "SELECT format('%s %s %s %s %s', current_user, session_us
 
 fn no_walk_meets_another_tenants_rows(setting: Setting) {
     let seed = std::env::var("PG_TENANCY_SEED").map_or(SEED, |text| text.parse().expect("PG_TENANCY_SEED is a number"));
-    let seconds = std::env::var("PG_TENANCY_WALK_SECONDS").map_or(7, |text| text.parse().expect("PG_TENANCY_WALK_SECONDS is a number"));
+    let seconds = std::env::var("PG_TENANCY_WALK_SECONDS")
+        .map_or(7, |text| text.parse().expect("PG_TENANCY_WALK_SECONDS is a number"));
     let mut walk = Walk::begin(setting, seed);
     let until = Instant::now() + Duration::from_secs(seconds);
     while (Instant::now() < until || walk.log.len() < FEWEST_STEPS) && walk.wrong.is_empty() {
@@ -105,8 +106,25 @@ fn no_walk_meets_another_tenants_rows(setting: Setting) {
     );
     eprintln!("{} steps: {done:?}", log.len());
     // A walk on which nothing works proves nothing.
-    for form in ["insert", "update", "delete", "merge", "conflict", "copy in", "cursor", "prepared", "commit", "rollback", "forged", "maintenance", "feature"] {
-        assert!(done.get(form).is_some_and(|times| *times > 0), "no {form} has succeeded: {done:?}; PG_TENANCY_SEED={seed}");
+    for form in [
+        "insert",
+        "update",
+        "delete",
+        "merge",
+        "conflict",
+        "copy in",
+        "cursor",
+        "prepared",
+        "commit",
+        "rollback",
+        "forged",
+        "maintenance",
+        "feature",
+    ] {
+        assert!(
+            done.get(form).is_some_and(|times| *times > 0),
+            "no {form} has succeeded: {done:?}; PG_TENANCY_SEED={seed}"
+        );
     }
 }
 
@@ -212,7 +230,8 @@ impl Walk {
     fn look(&mut self) -> Holdings {
         let mut found = Holdings::new();
         for row in self.auditor.query(ROWS, &[]) {
-            let (tenant, table, text, lives): (String, String, String, bool) = (row.get(0), row.get(1), row.get(2), row.get(3));
+            let (tenant, table, text, lives): (String, String, String, bool) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
             if table != "counts" && !text.contains(&format!("{tenant} ")) {
                 self.wrong.push(format!("{table} has a row of {tenant} that is another's: {text}"));
             }
@@ -231,7 +250,12 @@ impl Walk {
         let Some(tenant) = self.clients[at].tenant else {
             let tenant = self.chance.of(&TENANTS);
             let how = self.chance.of(&["SELECT tenancy.set_tenant", "SET LOCAL app.current_tenant_id ="]);
-            self.say(at, &format!("BEGIN; {how} ('{tenant}')").replace("= ('", "= '").replace("')", if how.ends_with('=') { "'" } else { "')" }));
+            self.say(
+                at,
+                &format!("BEGIN; {how} ('{tenant}')")
+                    .replace("= ('", "= '")
+                    .replace("')", if how.ends_with('=') { "'" } else { "')" }),
+            );
             self.clients[at].tenant = Some(tenant);
             return;
         };
@@ -305,7 +329,10 @@ impl Walk {
         }
         match outcome {
             Ok(rows) => {
-                for row in rows.iter().filter(|row| TENANTS.iter().any(|other| *other != tenant && row.contains(&format!("{other} ")))) {
+                for row in rows
+                    .iter()
+                    .filter(|row| TENANTS.iter().any(|other| *other != tenant && row.contains(&format!("{other} "))))
+                {
                     self.wrong.push(format!("{tenant} was given {row}"));
                 }
                 Some(rows)
@@ -331,7 +358,8 @@ impl Walk {
         let k = 1 + self.chance.below(3);
         let age = self.chance.of(&["now()", "now()", "now() - interval '1 year'"]);
         let body = format!("{tenant} {}", self.log.len());
-        let narrow = self.chance.of(&["true".to_owned(), format!("id = {id}"), format!("k = {k}"), format!("id < {id}")]);
+        let narrow =
+            self.chance.of(&["true".to_owned(), format!("id = {id}"), format!("k = {k}"), format!("id < {id}")]);
         let (form, sql) = match self.chance.below(20) {
             0..=2 => ("insert", format!("INSERT INTO w.{table} (id, k, body, at) VALUES ({id}, {k}, '{body}', {age}) RETURNING body")),
             3 => ("update", format!("UPDATE w.{table} SET body = '{body}', k = {k} WHERE {narrow} RETURNING body")),
@@ -429,7 +457,10 @@ impl Walk {
             "UPDATE w.T SET body = 'taken' WHERE tenant_id = 'F' RETURNING body",
             "DELETE FROM w.T WHERE tenant_id = 'F' RETURNING body",
         ]);
-        let sql = sql.replace("w.T", &format!("w.{table}")).replace("'F'", &format!("'{foreign}'")).replace("'B'", &format!("'{body}'"));
+        let sql = sql
+            .replace("w.T", &format!("w.{table}"))
+            .replace("'F'", &format!("'{foreign}'"))
+            .replace("'B'", &format!("'{body}'"));
         let sql = sql.replace("(I,", &format!("({id},"));
         if self.say(at, &sql).is_some_and(|rows| !rows.is_empty()) {
             self.wrong.push(format!("{sql} has met rows"));
@@ -448,7 +479,11 @@ impl Walk {
     fn copy_out(&mut self, at: usize, tenant: &'static str, table: &str) {
         let client = &self.clients[at];
         let mut text = String::new();
-        let done = client.session.client().copy_out(&format!("COPY (SELECT body FROM w.{table}) TO STDOUT")).map(|mut out| out.read_to_string(&mut text));
+        let done = client
+            .session
+            .client()
+            .copy_out(&format!("COPY (SELECT body FROM w.{table}) TO STDOUT"))
+            .map(|mut out| out.read_to_string(&mut text));
         self.log.push(format!("{at}: COPY w.{table} TO STDOUT -> {}", done.is_ok()));
         if let Some(line) = text.lines().find(|line| !line.starts_with(tenant)) {
             self.wrong.push(format!("{tenant} was given by COPY {line}"));
@@ -510,13 +545,20 @@ impl Walk {
     /// Mostly when no transaction is open: else it waits for a lock, and gives up.
     fn tend(&mut self, form: &'static str, sql: &str) {
         if !self.chance.one_in(4) {
-            (0..self.clients.len()).filter(|at| self.clients[*at].tenant.is_some()).collect::<Vec<_>>().into_iter().for_each(|at| self.end(at, "COMMIT"));
+            (0..self.clients.len())
+                .filter(|at| self.clients[*at].tenant.is_some())
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|at| self.end(at, "COMMIT"));
         }
         let at = self.chance.below(self.maintainers.len());
         let session = &self.maintainers[at];
         let settings = session.value(SETTINGS);
         let outcome = session.try_rows(sql);
-        let told = outcome.as_ref().err().map_or_else(String::new, |error| error.to_string() + error.code().map_or("", |code| code.code()));
+        let told = outcome
+            .as_ref()
+            .err()
+            .map_or_else(String::new, |error| error.to_string() + error.code().map_or("", |code| code.code()));
         self.log.push(format!("maintainer {at}: {sql} -> {told}"));
         let trapped = session.notices().into_iter().filter(|notice| notice.message().starts_with("LEAK"));
         self.wrong.extend(trapped.map(|notice| notice.message().to_owned()));
@@ -526,18 +568,29 @@ impl Walk {
         }
         match outcome {
             Ok(_) => self.succeeded(form),
-            Err(error) if error.code().is_none_or(|code| code.code().starts_with("XX")) => self.wrong.push(format!("{sql}: {error} {told}")),
+            Err(error) if error.code().is_none_or(|code| code.code().starts_with("XX")) => {
+                self.wrong.push(format!("{sql}: {error} {told}"))
+            }
             Err(_) => {}
         }
         let now = self.look();
         for (tenant, before) in &self.held {
             let after = now.get(tenant);
-            let stays = |(table, _, lives): &&(String, String, bool)| table == "counts" || *lives && !["links", "loose"].contains(&&**table);
-            let lost: Vec<_> = before.iter().filter(stays).filter(|row| !after.is_some_and(|after| after.contains(row))).collect();
+            let stays = |(table, _, lives): &&(String, String, bool)| {
+                table == "counts" || *lives && !["links", "loose"].contains(&&**table)
+            };
+            let lost: Vec<_> =
+                before.iter().filter(stays).filter(|row| !after.is_some_and(|after| after.contains(row))).collect();
             if !lost.is_empty() {
-                self.wrong.push(format!("{sql} has changed of {tenant}: {lost:?}, which has now {:?}", after.map(|after| {
-                    after.iter().filter(|(table, ..)| lost.iter().any(|(other, ..)| other == table)).collect::<Vec<_>>()
-                })));
+                self.wrong.push(format!(
+                    "{sql} has changed of {tenant}: {lost:?}, which has now {:?}",
+                    after.map(|after| {
+                        after
+                            .iter()
+                            .filter(|(table, ..)| lost.iter().any(|(other, ..)| other == table))
+                            .collect::<Vec<_>>()
+                    })
+                ));
             }
         }
         self.held = now;
@@ -545,14 +598,20 @@ impl Walk {
 
     /// A tenant comes, works, and is purged; the others have what they had.
     fn purge(&mut self) {
-        (0..self.clients.len()).filter(|at| self.clients[*at].tenant.is_some()).collect::<Vec<_>>().into_iter().for_each(|at| self.end(at, "COMMIT"));
+        (0..self.clients.len())
+            .filter(|at| self.clients[*at].tenant.is_some())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|at| self.end(at, "COMMIT"));
         self.purged += 1;
         let code = format!("gone{}", self.purged);
         let (steward, client) = (&self.maintainers[0], &self.clients[0].session);
         steward.run(&format!("SELECT tenancy.create_tenant('{code}')"));
         client.run(&format!("BEGIN; SELECT tenancy.set_tenant('{code}'); INSERT INTO w.counts VALUES (0)"));
         for table in TABLES {
-            client.run(&format!("INSERT INTO w.{table} (id, body) SELECT g, '{code} ' || g FROM generate_series(1, 5) g"));
+            client.run(&format!(
+                "INSERT INTO w.{table} (id, body) SELECT g, '{code} ' || g FROM generate_series(1, 5) g"
+            ));
         }
         client.run("COMMIT");
         client.notices();
