@@ -117,10 +117,17 @@ const CALLS: &str = r"
 #[test]
 fn nothing_fails_on_a_standby_with_an_internal_error() {
     let pair = Pair::new(&[]);
-    pair.decide("SELECT tenancy.enable_stamps('orders'); CREATE TABLE parts (id int PRIMARY KEY, tenant_id uuid)");
+    pair.decide(
+        "SELECT tenancy.enable_stamps('orders');
+         CREATE TABLE parts (id int PRIMARY KEY, tenant_id uuid, code text);
+         CREATE TABLE kept (id int PRIMARY KEY, tenant_id uuid);
+         SELECT tenancy.protect_table('kept'), tenancy.enable_soft_delete('kept');
+         INSERT INTO kept (id, tenant_id, deleted_at) SELECT 1, id, now() FROM tenancy.tenants WHERE code = 'red'",
+    );
     let dba = pair.image().admin();
     for call in [
         "SELECT tenancy.exempt_role('pg_monitor', 'x')",
+        "SELECT tenancy.restore_row('kept', '{\"id\": 1}')",
         "SELECT tenancy.unprotect_schema('public')",
         "SELECT tenancy.protect_schema('public')",
         "SELECT tenancy.disable_stamps('orders')",

@@ -80,8 +80,8 @@ fn refuse(refused: Refused) {
 
 /// Whether a setting of that name takes the value.
 fn is_valid(name: &CStr, value: &CStr) -> bool {
-    // SAFETY: C strings; nothing is changed, and below ERROR nothing is raised.
-    let answer = unsafe {
+    // SAFETY: C strings; nothing is changed, and below ERROR nothing is raised. A value that is good and not set gives -1.
+    unsafe {
         find(name).is_some()
             && pg_sys::set_config_option(
                 name.as_ptr(),
@@ -92,9 +92,8 @@ fn is_valid(name: &CStr, value: &CStr) -> bool {
                 false,
                 pg_sys::DEBUG5 as i32,
                 false,
-            ) > 0
-    };
-    answer
+            ) != 0
+    }
 }
 
 /// guc.c's record of a setting that somebody has defined.

@@ -167,7 +167,7 @@ fn exemptions_bindings_and_settings_that_open_something_are_found_and_mended() {
             "INSERT INTO pg_db_role_setting SELECT oid, 0, '{tenancy.strictness=stirct}' FROM pg_database WHERE datname = 'DBNAME'",
             "THIS",
         )
-        .mended_by("ALTER DATABASE THIS SET tenancy.strictness = standard"),
+        .mended_by("ALTER DATABASE DBNAME SET tenancy.strictness = standard"),
         Case::new("setting_weak", "ALTER ROLE APP SET session_replication_role = replica", "APP"),
         Case::new("setting_weak", "ALTER ROLE APP IN DATABASE THIS SET tenancy.fence_superusers = no", "APP"),
         Case::new("setting_weak", "ALTER DATABASE THIS SET tenancy.ddl_guard = warn", "THIS"),
