@@ -577,6 +577,17 @@ BEGIN
     RETURN run;
 END $$;
 
+-- Refuses a step to a session that has not begun the run: two that go through the log at once would get in each other's way.
+CREATE FUNCTION tenancy_internal.assert_audit_run(run bigint) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT tenancy_internal.has_audit_turn()
+       OR NOT EXISTS (SELECT FROM tenancy_internal.audit_runs r WHERE r.id = run AND r.state = 'running' AND r.process = pg_backend_pid()) THEN
+        RAISE EXCEPTION 'this session is not at work on such a run'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'CALL tenancy.maintain_audit() or tenancy.seal_audit() instead.';
+    END IF;
+END $$;
+
 -- Closes the record and gives the turn back.
 CREATE FUNCTION tenancy_internal.end_audit_step(run bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -584,6 +595,7 @@ DECLARE
     r tenancy_internal.audit_runs;
     note text;
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     UPDATE tenancy_internal.audit_runs SET state = 'done', finished_at = clock_timestamp() WHERE id = run RETURNING * INTO r;
     FOREACH note IN ARRAY r.notes LOOP
         RAISE WARNING '%', note;
@@ -648,6 +660,7 @@ DECLARE
     staging text;
     beginning timestamptz;
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     FOR staging IN SELECT t.staging FROM tenancy_internal.audit_stages() t LOOP
         EXECUTE format('DROP TABLE tenancy_internal.%I', staging);
     END LOOP;
@@ -699,6 +712,7 @@ DECLARE
     since bigint := (SELECT r.seen_before FROM tenancy_internal.audit_runs r WHERE r.id = run);
     beginning timestamptz;
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     FOR beginning IN SELECT t.beginning FROM tenancy_internal.audit_stages() t LOOP
         PERFORM tenancy_internal.copy_audit(run, beginning, 'c.ctid >= $1[1] AND c.ctid < $1[2]', ends, since);
     END LOOP;
@@ -739,6 +753,7 @@ END $$;
 CREATE FUNCTION tenancy_internal.catch_up_audit_step(run bigint) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     PERFORM tenancy_internal.catch_up_audit(run, false);
 END $$;
 
@@ -778,6 +793,7 @@ DECLARE
     expired bigint;
     name text;
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     IF NOT EXISTS (SELECT FROM ONLY tenancy_internal.audit_chunks_default)
        AND (SELECT bool_and(EXISTS (SELECT FROM tenancy_internal.audit_partitions() p WHERE p.from_at <= m AND m < p.to_at))
               FROM (SELECT date_trunc('month', now()) + make_interval(months => n) AS m FROM generate_series(0, 2) n) AS months) THEN
@@ -906,6 +922,7 @@ DECLARE
     p record;
     seal tenancy_internal.audit_seals := tenancy_internal.last_seal(partition);
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     SELECT a.* INTO p FROM tenancy_internal.audit_partitions() a
      WHERE a.partition = drop_audit_step.partition AND a.to_at <= tenancy_internal.audit_horizon();
     IF NOT FOUND THEN
@@ -958,6 +975,7 @@ DECLARE
     entries bigint;
     tenants bigint;
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     SELECT a.* INTO p FROM tenancy_internal.audit_partitions() a WHERE a.partition = prune_audit_step.partition;
     IF NOT FOUND OR NOT tenancy_internal.lock_audit(ARRAY[p.relation], 'ROW EXCLUSIVE', 10) THEN
         RETURN false;
@@ -1001,6 +1019,7 @@ DECLARE
     p record;
     note text;
 BEGIN
+    PERFORM tenancy_internal.assert_audit_run(run);
     -- An hour, for a clock that is set back.
     FOR p IN SELECT a.* FROM tenancy_internal.audit_partitions() a
               WHERE a.to_at + interval '1 hour' <= clock_timestamp()
@@ -1227,6 +1246,8 @@ COMMENT ON FUNCTION tenancy_internal.lock_audit(regclass[], text, integer) IS 'l
 COMMENT ON FUNCTION tenancy_internal.take_audit_turn() IS 'lets this session maintain or seal the log until it gives the turn back or fails';
 COMMENT ON FUNCTION tenancy_internal.give_audit_turn() IS 'gives the turn back';
 COMMENT ON FUNCTION tenancy_internal.refuse_in_transaction(text) IS 'refuses a call of a procedure that commits where it could not';
+COMMENT ON FUNCTION tenancy_internal.has_audit_turn() IS 'whether this session maintains or seals the log';
+COMMENT ON FUNCTION tenancy_internal.assert_audit_run(bigint) IS 'refuses a step of maintain_audit and seal_audit to another session than the run''s';
 COMMENT ON FUNCTION tenancy_internal.begin_audit_step(text) IS 'a step of maintain_audit and seal_audit: takes the turn';
 COMMENT ON FUNCTION tenancy_internal.end_audit_step(bigint) IS 'a step of maintain_audit and seal_audit: reports and gives the turn back';
 COMMENT ON FUNCTION tenancy_internal.tell_audit_progress(bigint, text) IS 'says how far a run has come, not too often';

@@ -54,6 +54,31 @@ fn who_may_read_a_view_of_ours_may_call_its_functions() {
     Db::new().admin().sees(hindered, &[]);
 }
 
+/// PostgreSQL makes a partition's triggers with the rights of whoever makes the partition.
+#[test]
+fn an_owner_who_is_no_administrator_makes_partitions_of_a_table_with_all_features() {
+    let db = Db::new();
+    let (admin, owner) = (db.admin(), db.role("owner", ""));
+    admin.run(&format!(
+        "GRANT CREATE ON SCHEMA public TO {owner}; GRANT USAGE ON SCHEMA tenancy TO {owner};
+         CREATE TABLE events (id int, tenant_id uuid, day int, PRIMARY KEY (id, day)) PARTITION BY RANGE (day);
+         ALTER TABLE events OWNER TO {owner};
+         SELECT tenancy.protect_table('events'), tenancy.audit_table('events'), tenancy.enable_stamps('events')"
+    ));
+    admin.run("SELECT tenancy.enable_soft_delete('events')");
+    let session = db.login(&owner);
+    session.run("CREATE TABLE events_1 PARTITION OF events FOR VALUES FROM (1) TO (2)");
+    session.run("CREATE TABLE events_2 (LIKE events INCLUDING ALL)");
+    session.run("ALTER TABLE events ATTACH PARTITION events_2 FOR VALUES FROM (2) TO (3)");
+    let red = db.tenant("red");
+    db.enter(&owner, &red).changes(
+        2,
+        "INSERT INTO events (id, day, tenant_id) SELECT d, d, tenancy.current_tenant_id() FROM generate_series(1, 2) d",
+    );
+    admin.sees("SELECT count(*), count(created_at) FROM events", &["2|2"]);
+    admin.sees("SELECT count(*) FROM tenancy.audit_log", &["2"]);
+}
+
 #[test]
 fn everything_says_what_it_is_for() {
     let undocumented = "

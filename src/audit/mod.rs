@@ -31,6 +31,7 @@ pgrx::extension_sql_file!(
         tenancy_internal::guard_audit,
         retention::tenancy::set_audit_retention,
         retention::tenancy_internal::take_audit_turn,
+        retention::tenancy_internal::has_audit_turn,
         retention::tenancy_internal::give_audit_turn,
         retention::tenancy_internal::refuse_in_transaction,
         seal::tenancy_internal::digest,

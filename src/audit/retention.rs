@@ -78,6 +78,12 @@ pub(super) mod tenancy_internal {
         Ok(turn::refuse_in_transaction(call)?)
     }
 
+    /// Whether this session maintains or seals the log.
+    #[pg_extern]
+    fn has_audit_turn() -> Result<bool, ErrorReport> {
+        Ok(turn::has()?)
+    }
+
     /// Gives the turn back.
     #[pg_extern]
     fn give_audit_turn() -> Result<(), ErrorReport> {

@@ -404,3 +404,31 @@ fn an_administrator_maintains_and_nobody_else_does() {
     shop.dba.run(&format!("SELECT tenancy.revoke_admin('{steward}')"));
     admin.refused("42501", "CALL tenancy.maintain_audit()");
 }
+
+#[test]
+fn only_the_session_at_work_on_a_run_takes_its_steps() {
+    let shop = Shop::open();
+    shop.past(Some("red"), 40);
+    let steward = shop.db.role("steward", "");
+    shop.dba.run(&format!("SELECT tenancy.grant_admin('{steward}')"));
+    let (worker, other) = (shop.db.login(&steward), shop.db.login(&steward));
+    let run = worker.value("SELECT tenancy_internal.begin_audit_step('maintain')");
+    for run in [&*run, "0"] {
+        for step in [
+            "stage_audit_step({run})",
+            "copy_audit_step({run}, 0)",
+            "catch_up_audit_step({run})",
+            "attach_audit_step({run})",
+            "drop_audit_step({run}, 'audit_chunks_default')",
+            "prune_audit_step({run}, 'audit_chunks_default')",
+            "seal_audit_step({run})",
+            "end_audit_step({run})",
+        ] {
+            other.refused("55000", &format!("SELECT tenancy_internal.{}", step.replace("{run}", run)));
+        }
+    }
+    worker.refused("55000", "SELECT tenancy_internal.stage_audit_step(0)");
+    // Its turn has gone with that, and with it its run.
+    worker.refused("55000", &format!("SELECT tenancy_internal.end_audit_step({run})"));
+    other.run("CALL tenancy.maintain_audit()");
+}

@@ -20,6 +20,11 @@ pub fn take() -> Result<(), TenancyError> {
     if turn::take(task) { Ok(()) } else { Err(AuditError::AlreadyMaintained.into()) }
 }
 
+/// Whether this session has the turn.
+pub fn has() -> Result<bool, TenancyError> {
+    Ok(turn::has(task()?))
+}
+
 /// Gives the turn back, where this session has it.
 pub fn give() -> Result<(), TenancyError> {
     turn::give(task()?);
