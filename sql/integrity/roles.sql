@@ -353,7 +353,7 @@ INSERT INTO tenancy_internal.integrity_checks (check_id, scope, severity, is_on,
 INSERT INTO tenancy_internal.rights (grantee, privileges, kind, objects) VALUES
     ('administrator', 'EXECUTE', 'ROUTINE', '{tenancy_internal.find_role_dangers, tenancy_internal.find_role_records,
         tenancy_internal.find_settings, tenancy_internal.find_parameter_grants, tenancy_internal.find_server,
-        tenancy_internal.find_powerful_roles, tenancy_internal.find_audit_gaps}');
+        tenancy_internal.find_powerful_roles, tenancy_internal.find_invalid_settings, tenancy_internal.find_audit_gaps}');
 
 COMMENT ON FUNCTION tenancy_internal.judged_roles() IS 'the roles whose dangers matter to this database, and whether they run an application';
 COMMENT ON FUNCTION tenancy_internal.reachable_roles(oid[]) IS 'what roles can become or use, with the way there';
