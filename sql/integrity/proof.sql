@@ -548,6 +548,9 @@ BEGIN
             PERFORM tenancy_internal.switch_tenant_step(stage ->> 'x');
             parent := tenancy_internal.make_row(k.confrelid, (stage ->> 'x')::uuid, jsonb_build_object(k.paired, stage -> 'x_key'),
                                                 salt, 0, path);
+            IF parent ? 'problem' THEN    -- the tenant's one row may be there already
+                parent := COALESCE(tenancy_internal.existing_row(k.confrelid, format('%I = %L', k.paired, stage ->> 'x_key'), path), parent);
+            END IF;
             IF NOT parent ? 'problem' THEN
                 child := tenancy_internal.make_row(target, (stage ->> 'x')::uuid, (
                     SELECT jsonb_object_agg(k.columns[i], parent -> 'row' -> k.parent_columns[i])
