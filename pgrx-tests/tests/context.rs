@@ -341,11 +341,15 @@ fn what_is_deferred_to_the_commit_runs_for_the_tenant() {
     let session = scene.app();
     session.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO orders (id, item) VALUES (3, 'new'); COMMIT");
     scene.db.admin().sees("SELECT who, orders FROM journal", &["red|2"]);
-    // Without its tenant the trigger cannot run, and the transaction does not commit.
+    // It runs before the tenant is cleared.
     session.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO orders (id, item) VALUES (4, 'new')");
-    session.run("SELECT tenancy.clear_tenant()");
+    session.run("SELECT tenancy.clear_tenant(); COMMIT");
+    scene.db.admin().sees("SELECT who, orders FROM journal ORDER BY 2", &["red|2", "red|3"]);
+    // Without its tenant it cannot run, and the transaction does not commit.
+    session.run("BEGIN; SELECT tenancy.set_tenant('red'); INSERT INTO orders (id, item) VALUES (5, 'new')");
+    session.run("SET LOCAL app.current_tenant_id = ''");
     session.refused("55000", "COMMIT");
-    scene.db.admin().sees("SELECT count(*) FROM orders", &["3"]);
+    scene.db.admin().sees("SELECT count(*) FROM orders", &["4"]);
 }
 
 #[test]

@@ -505,6 +505,79 @@ LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
       FROM pg_class c WHERE c.oid = target
 $$;
 
+-- What foreign keys make of a row of the tenant's in a table that has rows of all tenants, too, when a role deletes the row
+-- that it refers to or changes its key. Keys whose actions leave the tenant column alone are not tried.
+CREATE FUNCTION tenancy_internal.probe_actions(target oid, role oid, bound uuid, path text, stage jsonb)
+RETURNS TABLE (command text, got text, ok boolean)
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    own text := stage ->> 'column';
+    k record;
+    salt bigint := (random() * 1e8)::bigint * 10 + 1000000000;
+    parent jsonb;
+    child jsonb;
+    counted text := format('SELECT pg_catalog.to_jsonb(pg_catalog.count(*)) FROM %s WHERE %I IS NULL', target::regclass, stage ->> 'column');
+    before jsonb;
+    answer jsonb;
+BEGIN
+    FOR k IN
+        SELECT f.confrelid, v.command, v.is_cascade, c.columns, c.parent_columns, c.paired,
+               (SELECT u FROM unnest(c.parent_columns) u WHERE u <> c.paired LIMIT 1) AS other
+          FROM pg_constraint f
+         CROSS JOIN LATERAL (VALUES ('DELETE', f.confdeltype IN ('n', 'd'), false),
+                                    ('UPDATE', f.confupdtype IN ('n', 'd'), false),
+                                    ('UPDATE', f.confupdtype = 'c', true)) AS v(command, acts, is_cascade)
+         CROSS JOIN LATERAL (
+            SELECT array_agg(a.attname::text ORDER BY u.i) AS columns, array_agg(p.attname::text ORDER BY u.i) AS parent_columns,
+                   max(p.attname::text) FILTER (WHERE a.attname = own) AS paired
+              FROM unnest(f.conkey, f.confkey) WITH ORDINALITY u(n, m, i)
+              JOIN pg_attribute a ON a.attrelid = f.conrelid AND a.attnum = u.n
+              JOIN pg_attribute p ON p.attrelid = f.confrelid AND p.attnum = u.m) AS c
+         WHERE f.conrelid = target AND f.contype = 'f' AND v.acts AND c.paired IS NOT NULL
+           AND tenancy_internal.may_try(f.confrelid, role, v.command)
+         ORDER BY f.conname, v.command
+    LOOP
+        command := k.command;
+        got := NULL;
+        BEGIN
+            PERFORM tenancy_internal.switch_tenant_step(stage ->> 'x');
+            parent := tenancy_internal.make_row(k.confrelid, (stage ->> 'x')::uuid, jsonb_build_object(k.paired, stage -> 'x_key'),
+                                                salt, 0, path);
+            IF parent ? 'problem' THEN    -- the tenant's one row may be there already
+                parent := COALESCE(tenancy_internal.existing_row(k.confrelid, format('%I = %L', k.paired, stage ->> 'x_key'), path), parent);
+            END IF;
+            IF NOT parent ? 'problem' THEN
+                child := tenancy_internal.make_row(target, (stage ->> 'x')::uuid, (
+                    SELECT jsonb_object_agg(k.columns[i], parent -> 'row' -> k.parent_columns[i])
+                      FROM generate_subscripts(k.columns, 1) i), salt + 100, 0, path);
+            END IF;
+            got := 'error: ' || COALESCE(parent ->> 'problem', child ->> 'problem');
+            IF got IS NULL THEN
+                before := tenancy_internal.run_as_owner(target, path, counted) -> 'answer';
+                answer := tenancy_internal.confined_step(role, bound IS NOT NULL, path, CASE
+                    WHEN k.command = 'DELETE' THEN format('DELETE FROM %s WHERE %s', k.confrelid::regclass, parent ->> 'place')
+                    ELSE format('UPDATE %s SET %I = %s WHERE %s', k.confrelid::regclass,
+                                CASE WHEN k.is_cascade THEN k.paired ELSE COALESCE(k.other, k.paired) END,
+                                COALESCE(CASE WHEN NOT k.is_cascade THEN (    -- an identity takes its next value and no other
+                                    SELECT CASE WHEN v.is_given THEN quote_literal(v.candidates[1]) ELSE 'DEFAULT' END
+                                      FROM tenancy_internal.proof_values(k.confrelid, salt + 200) v WHERE v.name = k.other) END, 'NULL'),
+                                parent ->> 'place') END, true)::jsonb;
+                got := CASE WHEN tenancy_internal.run_as_owner(target, path, counted) -> 'answer' <> before THEN 'row of all tenants'
+                            WHEN answer ->> 'code' LIKE '23%' THEN format('refused (%s)', answer ->> 'code')
+                            WHEN answer ? 'code' THEN format('error %s: %s', answer ->> 'code', answer ->> 'message')
+                            WHEN answer ->> 'answer' = '1' THEN 'own row'
+                            ELSE 'error: the row that it refers to is not the role''s to change' END;
+            END IF;
+            RAISE EXCEPTION 'seen' USING ERRCODE = 'triggered_action_exception', HINT = 'This is rolled back.';
+        EXCEPTION WHEN OTHERS THEN
+            got := COALESCE(got, format('error %s: %s', SQLSTATE, SQLERRM));
+        END;
+        ok := CASE WHEN got LIKE 'error%' THEN NULL ELSE got <> 'row of all tenants' END;
+        RETURN NEXT;
+    END LOOP;
+END $$;
+
 -- Probes one table as some roles, which are all bound to the same tenant, or to none.
 CREATE FUNCTION tenancy_internal.prove_table(target oid, roles oid[], bound uuid, path text)
 RETURNS TABLE (relation regclass, as_role regrole, command text, probe text, expected text, got text, ok boolean)
@@ -611,6 +684,10 @@ BEGIN
                     CASE b.wanted WHEN 'no privilege' THEN outcome = b.wanted
                          ELSE tenancy_internal.verdict_of(b.is_control, b.wanted, outcome, works) END)::tenancy_internal.proof;
             END LOOP;
+            IF protection.access = 'shared' AND NOT stage ? 'problem' THEN
+                proven := proven || ARRAY(SELECT (target, r.oid, a.command, 'parent', 'own row', a.got, a.ok)::tenancy_internal.proof
+                                            FROM tenancy_internal.probe_actions(target, r.oid, bound, r.path, stage) a);
+            END IF;
         END LOOP;
         RAISE EXCEPTION 'seen' USING ERRCODE = 'triggered_action_exception', HINT = 'This is rolled back.';
     EXCEPTION WHEN OTHERS THEN
@@ -729,6 +806,8 @@ COMMENT ON FUNCTION tenancy_internal.values_clause(jsonb, text) IS 'columns and 
 COMMENT ON FUNCTION tenancy_internal.set_stage(oid, uuid, text) IS 'two tenants with rows to prove isolation with';
 COMMENT ON FUNCTION tenancy_internal.probe_statement(oid, oid, text, text, jsonb) IS 'the statement of a probe; NULL where there is nothing to try';
 COMMENT ON FUNCTION tenancy_internal.may_try(oid, oid, text) IS 'whether a role has any privilege for a command';
+COMMENT ON FUNCTION tenancy_internal.probe_actions(oid, oid, uuid, text, jsonb) IS
+    'what the actions of foreign keys make of a tenant''s row';
 COMMENT ON FUNCTION tenancy_internal.prove_table(oid, oid[], uuid, text) IS 'probes one table as some roles, and undoes it';
 COMMENT ON FUNCTION tenancy_internal.prove(regclass, regrole, text) IS 'what tenancy.prove_isolation does';
 COMMENT ON FUNCTION tenancy.prove_isolation(regclass, regrole) IS

@@ -62,11 +62,6 @@ pub fn is_ours(policy: &Ident) -> bool {
     [ISOLATION, ISOLATION_INSERT, ISOLATION_UPDATE, ISOLATION_DELETE, OPEN, CLOSED].contains(&policy.as_str())
 }
 
-/// Whether a policy of this name is the companion that opens the table.
-pub fn is_open(policy: &Ident) -> bool {
-    policy.as_str() == OPEN
-}
-
 /// The function that gives the current tenant's key.
 pub fn current(key: KeyKind) -> &'static str {
     match key {

@@ -153,6 +153,21 @@ fn each_hole_fails_the_probes_that_go_through_it() {
             CREATE POLICY w ON shop.countries FOR INSERT WITH CHECK (true)",
             &["INSERT any: one row"],
         ),
+        // Deleting a customer makes his template everybody's.
+        (
+            "shop.templates",
+            "ALTER TABLE shop.templates ADD customer bigint, ADD CONSTRAINT made_for FOREIGN KEY (tenant_id, customer)
+                REFERENCES shop.customers (tenant_id, id) ON DELETE SET NULL ON UPDATE SET NULL",
+            &["DELETE parent: row of all tenants", "UPDATE parent: row of all tenants"],
+        ),
+        // So does whoever takes the tenant from a row of a table that is not protected.
+        (
+            "shop.templates",
+            "CREATE TABLE shop.firms (id uuid UNIQUE); GRANT SELECT, UPDATE ON shop.firms TO APP;
+             ALTER TABLE shop.templates ADD CONSTRAINT of_firm FOREIGN KEY (tenant_id) REFERENCES shop.firms (id)
+                ON UPDATE CASCADE",
+            &["UPDATE parent: row of all tenants"],
+        ),
         // A way around the table is not the table's.
         (
             "shop.customers",
