@@ -166,6 +166,16 @@ END $$;
 CREATE FUNCTION tenancy_internal.maintenance_parts_in_order() RETURNS text[]
 LANGUAGE sql IMMUTABLE AS $$ SELECT ARRAY['audit log', 'retention', 'deleted rows', 'deleted tenants', 'statistics'] $$;
 
+-- Refuses a step by a session that is not at work on maintenance.
+CREATE FUNCTION tenancy_internal.assert_maintenance() RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+BEGIN
+    IF NOT tenancy_internal.has_turn('maintenance', current_database()) THEN
+        RAISE EXCEPTION 'this session is not at work on maintenance'
+            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'CALL tenancy.maintain() instead.';
+    END IF;
+END $$;
+
 -- Takes the turn, and closes what a run that died has left open.
 CREATE FUNCTION tenancy_internal.begin_maintenance_step() RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
@@ -185,6 +195,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     part text := (tenancy_internal.maintenance_parts_in_order())[place];
 BEGIN
+    PERFORM tenancy_internal.assert_maintenance();
     IF part IS NOT NULL THEN
         INSERT INTO tenancy_internal.maintenance_parts (run, place, part) VALUES (open_maintenance_step.run, open_maintenance_step.place, part);
     END IF;
@@ -200,10 +211,7 @@ DECLARE
     advice text;
     next_state jsonb;
 BEGIN
-    IF NOT tenancy_internal.has_turn('maintenance', current_database()) THEN
-        RAISE EXCEPTION 'this session is not at work on maintenance'
-            USING ERRCODE = 'object_not_in_prerequisite_state', HINT = 'CALL tenancy.maintain() instead.';
-    END IF;
+    PERFORM tenancy_internal.assert_maintenance();
     BEGIN
         next_state := CASE part WHEN 'audit log' THEN tenancy_internal.maintain_audit_part(state)
                                 WHEN 'retention' THEN tenancy_internal.expire_part('retention', state)
@@ -237,6 +245,7 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     part text;
 BEGIN
+    PERFORM tenancy_internal.assert_maintenance();
     UPDATE tenancy_internal.maintenance_parts p
        SET state = CASE WHEN close_maintenance_step.state ? 'failure' THEN 'failed'
                         WHEN close_maintenance_step.state ? 'over' THEN 'done' ELSE 'stopped' END,
@@ -388,6 +397,7 @@ COMMENT ON FUNCTION tenancy_internal.stale_statistics(oid) IS 'protected tables 
 COMMENT ON FUNCTION tenancy_internal.refresh_statistics(regclass) IS 'makes the statistics of one table';
 COMMENT ON FUNCTION tenancy_internal.refresh_statistics_part(jsonb) IS 'one step of the refresh of statistics: a table';
 COMMENT ON FUNCTION tenancy_internal.maintenance_parts_in_order() IS 'the parts of maintenance';
+COMMENT ON FUNCTION tenancy_internal.assert_maintenance() IS 'refuses a session that is not at work on maintenance';
 COMMENT ON FUNCTION tenancy_internal.begin_maintenance_step() IS 'a step of maintain: takes the turn';
 COMMENT ON FUNCTION tenancy_internal.next_maintenance_step() IS 'a step of maintain: the number of the run';
 COMMENT ON FUNCTION tenancy_internal.open_maintenance_step(bigint, integer) IS 'a step of maintain: opens the record of the next part';

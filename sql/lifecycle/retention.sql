@@ -194,9 +194,13 @@ CREATE FUNCTION tenancy_internal.begin_expiry_step(task text) RETURNS bigint
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    job bigint := tenancy_internal.begin_job(begin_expiry_step.task,
-        CASE begin_expiry_step.task WHEN 'retention' THEN 'all tables' ELSE 'deleted rows' END, 'planning');
+    job bigint;
 BEGIN
+    IF (task IN ('retention', 'cleanup')) IS NOT TRUE THEN
+        RAISE EXCEPTION 'there is no task %', COALESCE(quote_literal(task), 'NULL')
+            USING ERRCODE = 'invalid_parameter_value', HINT = 'CALL tenancy.run_retention() or tenancy.purge_deleted() instead.';
+    END IF;
+    job := tenancy_internal.begin_job(task, CASE task WHEN 'retention' THEN 'all tables' ELSE 'deleted rows' END, 'planning');
     DELETE FROM tenancy_internal.expiry_passes p
      WHERE p.task = begin_expiry_step.task
        AND p.relation NOT IN (SELECT r.relation FROM tenancy_internal.expiring_relations(begin_expiry_step.task) r);
@@ -206,24 +210,34 @@ BEGIN
     RETURN job;
 END $$;
 
+-- The job that this session is at work on.
+CREATE FUNCTION tenancy_internal.expiry_at_hand(job bigint) RETURNS tenancy_internal.jobs
+LANGUAGE plpgsql SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    j tenancy_internal.jobs;
+BEGIN
+    SELECT q.* INTO j FROM tenancy_internal.jobs q WHERE q.id = job;
+    IF j.id IS NULL OR j.kind NOT IN ('retention', 'cleanup') OR NOT tenancy_internal.has_turn(j.kind, j.subject) THEN
+        RAISE EXCEPTION 'this session is not at work on such a job' USING ERRCODE = 'object_not_in_prerequisite_state',
+            HINT = 'CALL tenancy.run_retention() or tenancy.purge_deleted() instead.';
+    END IF;
+    RETURN j;
+END $$;
+
 -- Goes through the next span of blocks; false when all relations have been gone through since the job began. What a stopped run
 -- left half-way comes first. What fails is left for the next run, and does not keep the others.
 CREATE FUNCTION tenancy_internal.expire_step(job bigint, batch_size integer) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    j tenancy_internal.jobs;
+    j tenancy_internal.jobs := tenancy_internal.expiry_at_hand(job);
     p tenancy_internal.expiry_passes;
     blocks bigint;
     next_block bigint;
     gone bigint := 0;
     failed text;
 BEGIN
-    SELECT q.* INTO j FROM tenancy_internal.jobs q WHERE q.id = job;
-    IF j.id IS NULL OR j.kind NOT IN ('retention', 'cleanup') OR NOT tenancy_internal.has_turn(j.kind, j.subject) THEN
-        RAISE EXCEPTION 'this session is not at work on such a job' USING ERRCODE = 'object_not_in_prerequisite_state',
-            HINT = 'CALL tenancy.run_retention() or tenancy.purge_deleted() instead.';
-    ELSIF (batch_size BETWEEN 1 AND 1000000) IS NOT TRUE THEN
+    IF (batch_size BETWEEN 1 AND 1000000) IS NOT TRUE THEN
         RAISE EXCEPTION 'batch_size must be from 1 to 1000000' USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Leave it out, or give the number of rows that a transaction may look at.';
     END IF;
@@ -264,10 +278,9 @@ CREATE FUNCTION tenancy_internal.end_expiry_step(job bigint, state text) RETURNS
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
 #variable_conflict use_column
 DECLARE
-    j tenancy_internal.jobs;
+    j tenancy_internal.jobs := tenancy_internal.expiry_at_hand(job);
     failed text;
 BEGIN
-    SELECT q.* INTO j FROM tenancy_internal.jobs q WHERE q.id = job;
     FOR failed IN SELECT p.failure FROM tenancy_internal.expiry_passes p
                    WHERE p.task = j.kind AND p.failure IS NOT NULL AND p.finished_at >= j.started_at ORDER BY p.relation
     LOOP
@@ -457,6 +470,7 @@ COMMENT ON FUNCTION tenancy_internal.may_expire(regclass, text, regclass) IS 'wh
 COMMENT ON FUNCTION tenancy_internal.may_have_due_rows(regclass, text, regclass) IS 'the same, asked with all rights and none for code of the table''s owner';
 COMMENT ON FUNCTION tenancy_internal.expiring_relations(text) IS 'the relations that a task goes through';
 COMMENT ON FUNCTION tenancy_internal.expire_rows(regclass, text, bigint, bigint) IS 'removes the rows that are due from a span of blocks';
+COMMENT ON FUNCTION tenancy_internal.expiry_at_hand(bigint) IS 'the job of retention that this session is at work on';
 COMMENT ON FUNCTION tenancy_internal.begin_expiry_step(text) IS 'a step of run_retention and purge_deleted: takes the turn';
 COMMENT ON FUNCTION tenancy_internal.expire_step(bigint, integer) IS 'a step of run_retention and purge_deleted: the next span of blocks; false when there are no more';
 COMMENT ON FUNCTION tenancy_internal.end_expiry_step(bigint, text) IS 'a step of run_retention and purge_deleted: reports and gives the turn back';
