@@ -139,7 +139,10 @@ fn code_of_a_tables_owner_gets_no_rights_of_others() {
         shop.steward.refused("55000", &format!("SELECT tenancy_internal.{forged}({job}, 'done')"));
     }
     shop.steward.refused("55000", "SELECT tenancy_internal.open_maintenance_step(1, 5)");
-    shop.steward.refused("55000", &format!("SELECT tenancy_internal.close_maintenance_step({job}, 1, 5, '{{\"over\": true}}')"));
+    shop.steward.refused(
+        "55000",
+        &format!("SELECT tenancy_internal.close_maintenance_step({job}, 1, 5, '{{\"over\": true}}')"),
+    );
     shop.steward.refused("22023", "SELECT tenancy_internal.begin_expiry_step('purge')");
     shop.steward.sees(&format!("SELECT state FROM tenancy.jobs WHERE id = {job}"), &["running"]);
     shop.steward.refused("22023", "SELECT tenancy_internal.tally_rows('{NULL}', '{1}', '{f}', '{}', '{}', '{}')");

@@ -41,6 +41,11 @@ pub fn facts() -> Vec<Fact> {
             what: "transactions of two clients of other tenants while a purge with pause_ms runs, against before and after it",
             tell: beside,
         },
+        Fact {
+            name: "retention",
+            what: "retention that removes half of a table, beside the DELETE of these rows, on copies of a database",
+            tell: retention,
+        },
     ]
 }
 
@@ -137,6 +142,48 @@ fn tell_purge(stand: &Stand, rounds: u64) -> Result<bool> {
         if flat { "pass" } else { "MISS" }
     );
     Ok(cpu & wal & flat)
+}
+
+/// What going through a table in batches, each for itself, may cost beside one statement.
+const RETENTION_LIMIT: f64 = 2.0;
+
+fn retention(stand: &Stand, rounds: u64) -> Result<bool> {
+    stand.make_database(SHOP, "lifecycle.sql")?;
+    // Of events: a second apart, all long ago.
+    let due = stand.purged / 100 * 10 / 2;
+    let first = format!("timestamptz '2026-01-01' + {due} * interval '1 s'");
+    let sides = [
+        ("DELETE by hand", format!("DELETE FROM shop.events WHERE at < {first}")),
+        ("tenancy.run_retention", "CALL tenancy.run_retention()".to_owned()),
+    ];
+    let mut spent = [(); 2].map(|()| Spent::default());
+    for round in 0..rounds.min(MOST_ROUNDS) as usize {
+        for turn in 0..sides.len() {
+            let side = (round + turn) % sides.len();
+            stand.copy_database(SHOP, COPY)?;
+            let mut client = stand.superuser_of(COPY)?;
+            client.batch_execute(&format!("SELECT tenancy.set_retention('shop.events', 'at', now() - ({first}))"))?;
+            client.close()?;
+            spend(stand, &sides[side].1, &mut spent[side]).with_context(|| sides[side].0)?;
+            let left = "SELECT count(*) FROM shop.events WHERE at < ";
+            let mut client = stand.superuser_of(COPY)?;
+            let left: i64 = client.query_one(&format!("{left}{first}"), &[])?.get(0);
+            client.close()?;
+            // What became due between the rule and the run.
+            ensure!(left == 0, "{} has left {left} rows that are due", sides[side].0);
+        }
+    }
+    stand.drop_database(COPY)?;
+    println!("  {:<32} {:>12} {:>16} {:>12}", "", "ms on CPU", "bytes of WAL", "ms in all");
+    for ((label, _), side) in sides.iter().zip(&spent) {
+        let [cpu, wal, wall] = [&side.cpu, &side.wal, &side.wall].map(|sample| grouped(sample.median()));
+        println!("  {label:<32} {cpu:>12} {wal:>16} {wall:>12}");
+    }
+    let [by_hand, ours] = &spent;
+    let kept = within("time on CPU", &ours.cpu, &by_hand.cpu, Some(RETENTION_LIMIT));
+    within("WAL", &ours.wal, &by_hand.wal, None);
+    within("time in all", &ours.wall, &by_hand.wall, None);
+    Ok(kept)
 }
 
 /// Prints a ratio; whether it is within its limit.
@@ -386,6 +433,21 @@ pub fn contests() -> Vec<Contest> {
                       WHERE id = $1 AND deleted_at IS NULL",
                 ),
                 ("enable_soft_delete", "DELETE FROM rows.soft WHERE id = $1"),
+            ],
+        ),
+        contest(
+            "soft-delete-merge",
+            "MERGE that deletes one row, or updates it so by hand; ROLLBACK",
+            [
+                (
+                    "MERGE ... UPDATE SET deleted_at, deleted_by by hand",
+                    "MERGE INTO rows.by_hand AS r USING (SELECT $1::bigint AS id) AS s ON r.id = s.id AND r.deleted_at IS NULL
+                      WHEN MATCHED THEN UPDATE SET deleted_at = now(), deleted_by = current_setting('app.current_user_id')",
+                ),
+                (
+                    "enable_soft_delete",
+                    "MERGE INTO rows.soft AS r USING (SELECT $1::bigint AS id) AS s ON r.id = s.id WHEN MATCHED THEN DELETE",
+                ),
             ],
         ),
     ]
