@@ -50,7 +50,11 @@ impl Scene {
     #[track_caller]
     fn has_no_new_superuser(&self) {
         self.db.admin().sees(
-            &format!("SELECT rolname FROM pg_roles WHERE rolsuper AND rolname IN ('{}', '{}')", self.evil.name(), self.app.name()),
+            &format!(
+                "SELECT rolname FROM pg_roles WHERE rolsuper AND rolname IN ('{}', '{}')",
+                self.evil.name(),
+                self.app.name()
+            ),
             &[],
         );
     }
@@ -102,7 +106,8 @@ fn g11_triggers_of_a_soft_delete_by_merge_run_as_the_application(setting: Settin
 fn assert_no_trap(session: &Session) {
     let notices = session.notices();
     let trapped = notices.iter().filter(|notice| notice.message().starts_with("TRAP"));
-    let told: Vec<_> = trapped.map(|notice| format!("{}, in {}", notice.message(), notice.where_().unwrap_or_default())).collect();
+    let told: Vec<_> =
+        trapped.map(|notice| format!("{}, in {}", notice.message(), notice.where_().unwrap_or_default())).collect();
     assert!(told.is_empty(), "{}", told.join("\n"));
 }
 
@@ -167,7 +172,11 @@ fn g02_a_search_path_of_a_trigger_does_not_reach_the_caller_of_maintenance(setti
          CREATE TRIGGER z AFTER DELETE ON e.c FOR EACH ROW EXECUTE FUNCTION e.t()",
     );
     scene.dba.run("SELECT tenancy.protect_table('e.c'), tenancy.set_retention('e.c', 'at', '10 days')");
-    for work in ["CALL tenancy.run_retention(max_seconds => 600)", "CALL tenancy.run_retention()", "CALL tenancy.maintain(max_seconds => 600)"] {
+    for work in [
+        "CALL tenancy.run_retention(max_seconds => 600)",
+        "CALL tenancy.run_retention()",
+        "CALL tenancy.maintain(max_seconds => 600)",
+    ] {
         scene.dba.run("INSERT INTO e.c VALUES (1, now() - interval '1 year', 1) ON CONFLICT DO NOTHING");
         let caller = scene.db.admin();
         works_or_is_refused(&caller, work);
@@ -231,7 +240,8 @@ fn notes_and_totals(scene: &Scene, owner: &Role) {
     ));
 }
 
-const MERGE_DELETE: &str = "MERGE INTO shop.notes n USING (VALUES (ID)) AS s(id) ON n.id = s.id WHEN MATCHED THEN DELETE";
+const MERGE_DELETE: &str =
+    "MERGE INTO shop.notes n USING (VALUES (ID)) AS s(id) ON n.id = s.id WHEN MATCHED THEN DELETE";
 
 /// Threats G12. Also a plain DELETE in the first statement of a session.
 fn g12_triggers_of_a_soft_delete_by_merge_see_one_tenant(setting: Setting) {
@@ -262,7 +272,8 @@ fn g12_a_trigger_planned_in_one_tenants_soft_delete_sees_the_next_tenant_alone(s
     client.run("BEGIN; SET LOCAL app.current_tenant_id = 'globex'");
     works_or_is_refused(&client, &MERGE_DELETE.replace("ID", "3"));
     client.run("ROLLBACK");
-    client.run("BEGIN; SET LOCAL app.current_tenant_id = 'acme'; UPDATE shop.notes SET body = 'acme note' WHERE id = 1");
+    client
+        .run("BEGIN; SET LOCAL app.current_tenant_id = 'acme'; UPDATE shop.notes SET body = 'acme note' WHERE id = 1");
     client.sees("SELECT n, bodies FROM shop.totals", &["2|acme note,acme note 2"]);
     client.run("COMMIT");
     scene.dba.sees("SELECT n, bodies FROM shop.totals WHERE tenant_id = 2", &["1|untouched"]);
@@ -353,7 +364,8 @@ fn g13_assigning_existing_rows_fires_no_trigger_of_an_owner(setting: Setting) {
            IF current_setting('is_superuser') = 'on' THEN ALTER ROLE EVIL SUPERUSER; END IF; RETURN NEW; END $$;
          CREATE TRIGGER z BEFORE UPDATE ON e.a FOR EACH ROW EXECUTE FUNCTION e.t()",
     );
-    let assigned = works_or_is_refused(&scene.dba, "SELECT tenancy.protect_table('e.a', assign_existing_rows_to => 'acme')");
+    let assigned =
+        works_or_is_refused(&scene.dba, "SELECT tenancy.protect_table('e.a', assign_existing_rows_to => 'acme')");
     assert_no_trap(&scene.dba);
     scene.has_no_new_superuser();
     scene.dba.sees("SELECT DISTINCT tenant_id FROM e.a", &[if assigned { "1" } else { "NULL" }]);

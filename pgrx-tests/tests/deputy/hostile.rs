@@ -148,7 +148,8 @@ fn try_all(world: &World, who: Who, mut judge: impl FnMut(&str, Outcome)) {
 
 #[track_caller]
 fn tell(wrong: &BTreeMap<String, BTreeSet<String>>) {
-    let lines: Vec<_> = wrong.iter().flat_map(|(call, said)| said.iter().map(move |text| format!("{call}: {text}"))).collect();
+    let lines: Vec<_> =
+        wrong.iter().flat_map(|(call, said)| said.iter().map(move |text| format!("{call}: {text}"))).collect();
     assert!(lines.is_empty(), "{} violations\n{}", lines.len(), lines.join("\n"));
 }
 
@@ -161,12 +162,17 @@ struct Copy {
 impl Copy {
     fn of(world: &World) -> Self {
         let (cluster, name) = (world.db.cluster().clone(), unique("deputy"));
-        cluster.superuser().run(&format!("CREATE DATABASE {} TEMPLATE {}", quote_ident(&name), quote_ident(world.db.name())));
+        cluster.superuser().run(&format!(
+            "CREATE DATABASE {} TEMPLATE {}",
+            quote_ident(&name),
+            quote_ident(world.db.name())
+        ));
         Self { cluster, name }
     }
 
     fn login(&self, role: &str) -> Session {
-        Session::open(self.cluster.config(role, &self.name)).unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
+        Session::open(self.cluster.config(role, &self.name))
+            .unwrap_or_else(|error| panic!("{role} cannot log in: {error}"))
     }
 
     /// The caller's session, in which he has set things of his own.
@@ -270,7 +276,11 @@ impl Outcome {
 
     fn compare_states(&mut self, before: &str, after: &str, may: Effect) {
         let parts = |state: &str| -> BTreeSet<String> {
-            state.split(' ').filter(|part| may == Effect::Nothing || !part.starts_with("tenant=")).map(str::to_owned).collect()
+            state
+                .split(' ')
+                .filter(|part| may == Effect::Nothing || !part.starts_with("tenant="))
+                .map(str::to_owned)
+                .collect()
         };
         let (before, after) = (parts(before), parts(after));
         let (lost, new): (Vec<_>, Vec<_>) = (before.difference(&after).collect(), after.difference(&before).collect());

@@ -56,7 +56,8 @@ const fn recipe(name: &'static str, calls: &'static [Call]) -> Recipe {
 
 /// Protected, without a feature of its own.
 const BARE: &[&str] = &["plain", "parted", "by_key", "parent", "tails", "tree"];
-const ALL: &[&str] = &["plain", "parted", "by_key", "parent", "tails", "tree", "soft", "stamped", "audited", "kept", "everything"];
+const ALL: &[&str] =
+    &["plain", "parted", "by_key", "parent", "tails", "tree", "soft", "stamped", "audited", "kept", "everything"];
 /// A few, for what looks long.
 const WIDE: &[&str] = &["plain", "parted", "everything"];
 const FRESH: &[&str] = &["raw"];
@@ -101,25 +102,46 @@ pub const OF_TENANTS_AND_ROLES: &[Recipe] = &[
     recipe("release_legal_hold", &[call("SELECT tenancy.release_legal_hold('held')")]),
     // The tenant of a transaction.
     recipe("set_tenant", &[call("SELECT tenancy.set_tenant('acme')").may(Effect::Tenant)]),
-    recipe("clear_tenant", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.clear_tenant()").may(Effect::Tenant)]),
+    recipe(
+        "clear_tenant",
+        &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.clear_tenant()").may(Effect::Tenant)],
+    ),
     recipe(
         "switch_tenant",
         &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.switch_tenant('globex')").may(Effect::Tenant)],
     ),
     recipe("has_tenant", &[call("SELECT tenancy.has_tenant()")]),
-    recipe("current_tenant_id", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.current_tenant_id()").may(Effect::Tenant)]),
-    recipe("current_tenant_number", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.current_tenant_number()").may(Effect::Tenant)]),
-    recipe("current_tenant_code", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.current_tenant_code()").may(Effect::Tenant)]),
-    recipe("assert_tenant", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.assert_tenant('acme')").may(Effect::Tenant)]),
+    recipe(
+        "current_tenant_id",
+        &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.current_tenant_id()").may(Effect::Tenant)],
+    ),
+    recipe(
+        "current_tenant_number",
+        &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.current_tenant_number()").may(Effect::Tenant)],
+    ),
+    recipe(
+        "current_tenant_code",
+        &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.current_tenant_code()").may(Effect::Tenant)],
+    ),
+    recipe(
+        "assert_tenant",
+        &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.assert_tenant('acme')").may(Effect::Tenant)],
+    ),
     recipe("verify_context", &[call("SELECT * FROM tenancy.verify_context()")]),
-    recipe("context_dimension", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.context_dimension('region')").may(Effect::Tenant)]),
+    recipe(
+        "context_dimension",
+        &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.context_dimension('region')").may(Effect::Tenant)],
+    ),
     recipe(
         "set_tenant_signed",
         &[call("SELECT tenancy.set_tenant_signed(tenancy.sign_tenant_token('acme', kid => 'k1'))").may(Effect::Tenant)],
     ),
     recipe("sign_tenant_token", &[call("SELECT tenancy.sign_tenant_token('acme')")]),
     recipe("session_nonce", &[call("SELECT tenancy.session_nonce()")]),
-    recipe("add_signing_key", &[call("SELECT tenancy.add_signing_key('k2', 'HS256', 'fedcba9876543210fedcba9876543210')")]),
+    recipe(
+        "add_signing_key",
+        &[call("SELECT tenancy.add_signing_key('k2', 'HS256', 'fedcba9876543210fedcba9876543210')")],
+    ),
     recipe("retire_signing_key", &[call("SELECT tenancy.retire_signing_key('k1')")]),
     recipe("once", &[call("SELECT tenancy.set_tenant('acme'); SELECT tenancy.once('a key')").may(Effect::Tenant)]),
     // Roles.

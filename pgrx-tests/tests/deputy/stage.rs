@@ -23,9 +23,7 @@ impl Setting {
         match self {
             Self::FirstUse => Cluster::shared(),
             Self::Shared => SHARED.get_or_init(|| Cluster::start(&[preload])).clone(),
-            Self::Strict => {
-                STRICT.get_or_init(|| Cluster::start(&[preload, ("tenancy.strictness", "strict")])).clone()
-            }
+            Self::Strict => STRICT.get_or_init(|| Cluster::start(&[preload, ("tenancy.strictness", "strict")])).clone(),
         }
     }
 }

@@ -13,7 +13,10 @@ use std::{
 
 use pg_tenancy_tests::{Db, Role, Session, quote_ident};
 
-use crate::stage::{Setting, stories};
+use crate::{
+    ground::{Chance, ROWS, SETTINGS, WORLD},
+    stage::{Setting, stories},
+};
 
 stories![no_walk_meets_another_tenants_rows];
 
@@ -23,73 +26,12 @@ const TABLES: [&str; 4] = ["notes", "events", "items", "links"];
 const IDS: usize = 12;
 const SEED: u64 = 20_261_201;
 /// A slow machine walks as far as this, too.
-const FEWEST_STEPS: usize = 600;
-
-/// Triggers of the owner's count for the tenant at hand, and look whether they see another's rows. They rely on row security.
-const WORLD: &str = r#"
-CREATE SCHEMA w;
-CREATE TABLE w.counts (n bigint NOT NULL, tenant_id uuid NOT NULL);
-CREATE TABLE w.notes (id int NOT NULL, tenant_id uuid NOT NULL, k int NOT NULL DEFAULT 1, body text NOT NULL, at timestamptz NOT NULL DEFAULT now(),
-    PRIMARY KEY (tenant_id, id));
-CREATE TABLE w.events (LIKE w.notes INCLUDING DEFAULTS, PRIMARY KEY (tenant_id, id, k)) PARTITION BY LIST (k);
-CREATE TABLE w.events_1 PARTITION OF w.events FOR VALUES IN (1);
-CREATE TABLE w.events_2 PARTITION OF w.events FOR VALUES IN (2);
-CREATE TABLE w.events_rest PARTITION OF w.events DEFAULT;
-CREATE TABLE w.items (LIKE w.notes INCLUDING DEFAULTS, PRIMARY KEY (tenant_id, id));
-CREATE TABLE w.links (LIKE w.notes INCLUDING DEFAULTS, note int, PRIMARY KEY (tenant_id, id),
-    FOREIGN KEY (tenant_id, note) REFERENCES w.notes (tenant_id, id) ON DELETE CASCADE);
-CREATE TABLE w.loose (LIKE w.notes INCLUDING DEFAULTS, note int, PRIMARY KEY (tenant_id, id));
-CREATE FUNCTION w.watch() RETURNS trigger LANGUAGE plpgsql AS $$
-DECLARE
-    seen bigint := (SELECT count(*) FROM w.notes WHERE tenant_id <> tenancy.current_tenant_id());
-BEGIN
-    IF seen > 0 THEN
-        RAISE WARNING 'LEAK: a % trigger of % sees % rows of others as % for %', TG_OP, TG_TABLE_NAME, seen, current_user, tenancy.current_tenant_code();
-    END IF;
-    UPDATE w.counts SET n = n + 1;
-    RETURN NULL;
-END $$;
--- Some changes are suppressed.
-CREATE FUNCTION w.keep() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF TG_OP = 'DELETE' THEN RETURN OLD; END IF;
-    IF TG_OP = 'UPDATE' AND NEW.body LIKE '%7' THEN RETURN NULL; END IF;
-    RETURN NEW;
-END $$;
-CREATE FUNCTION w.touch(t regclass) RETURNS SETOF text LANGUAGE plpgsql AS $$
-BEGIN RETURN QUERY UPDATE w.items SET body = body || '.' WHERE id < 6 RETURNING body; END $$;
-SELECT tenancy.protect_table('w.counts'), tenancy.protect_table('w.notes'), tenancy.protect_table('w.events'), tenancy.protect_table('w.items'),
-       tenancy.protect_table('w.links'), tenancy.protect_table('w.loose');
-CREATE TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.notes FOR EACH ROW EXECUTE FUNCTION w.watch();
-CREATE TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.items FOR EACH STATEMENT EXECUTE FUNCTION w.watch();
-CREATE TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.events FOR EACH ROW EXECUTE FUNCTION w.watch();
-CREATE CONSTRAINT TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.links DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION w.watch();
-CREATE TRIGGER keep BEFORE INSERT OR UPDATE OR DELETE ON w.items FOR EACH ROW EXECUTE FUNCTION w.keep();
-CREATE TRIGGER keep BEFORE INSERT OR UPDATE OR DELETE ON w.events FOR EACH ROW EXECUTE FUNCTION w.keep();
-SELECT tenancy.set_retention('w.notes', 'at', '10 days'), tenancy.set_retention('w.items', 'at', '10 days');
-INSERT INTO w.counts SELECT 0, id FROM tenancy.tenants;
-"#;
-
-/// Each row with its tenant, its table and whether it lives: not deleted, and not for retention.
-const ROWS: &str = "SELECT code, name, row, lives FROM (
-    SELECT t.code, r.name, concat_ws(' ', r.id, r.k, r.body, r.at, r.gone) AS row, r.gone IS NULL AND r.at > now() - interval '5 days' AS lives
-      FROM (SELECT 'notes' AS name, tenant_id, id, k, body, at, to_jsonb(r) ->> 'deleted_at' AS gone FROM w.notes r
-            UNION ALL SELECT 'events', tenant_id, id, k, body, at, to_jsonb(r) ->> 'deleted_at' FROM w.events r
-            UNION ALL SELECT 'items', tenant_id, id, k, body, at, to_jsonb(r) ->> 'deleted_at' FROM w.items r
-            UNION ALL SELECT 'links', tenant_id, id, k, body, at, to_jsonb(r) ->> 'deleted_at' FROM w.links r
-            UNION ALL SELECT 'loose', tenant_id, id, k, body, at, to_jsonb(r) ->> 'deleted_at' FROM w.loose r
-            UNION ALL SELECT 'counts', tenant_id, 0, 0, n::text, now(), NULL FROM w.counts r) AS r
-      JOIN tenancy.tenants t ON t.id = r.tenant_id
-     WHERE r.name <> 'counts'
-    UNION ALL SELECT t.code, 'counts', c.n::text, false FROM w.counts c JOIN tenancy.tenants t ON t.id = c.tenant_id) AS all_rows";
-
-const SETTINGS: &str = "SELECT format('%s %s %s %s %s', current_user, session_user, current_setting('role'), current_setting('app.current_tenant_id', true),
-    (SELECT string_agg(format('%s=%s', name, setting), ' ' ORDER BY name) FROM pg_settings WHERE source = 'session' AND setting <> reset_val
-        AND name NOT IN ('transaction_isolation')))";
+const FEWEST_STEPS: usize = 800;
 
 fn no_walk_meets_another_tenants_rows(setting: Setting) {
     let seed = std::env::var("PG_TENANCY_SEED").map_or(SEED, |text| text.parse().expect("PG_TENANCY_SEED is a number"));
-    let seconds = std::env::var("PG_TENANCY_WALK_SECONDS").map_or(7, |text| text.parse().expect("PG_TENANCY_WALK_SECONDS is a number"));
+    let seconds = std::env::var("PG_TENANCY_WALK_SECONDS")
+        .map_or(7, |text| text.parse().expect("PG_TENANCY_WALK_SECONDS is a number"));
     let mut walk = Walk::begin(setting, seed);
     let until = Instant::now() + Duration::from_secs(seconds);
     while (Instant::now() < until || walk.log.len() < FEWEST_STEPS) && walk.wrong.is_empty() {
@@ -105,28 +47,25 @@ fn no_walk_meets_another_tenants_rows(setting: Setting) {
     );
     eprintln!("{} steps: {done:?}", log.len());
     // A walk on which nothing works proves nothing.
-    for form in ["insert", "update", "delete", "merge", "conflict", "copy in", "cursor", "prepared", "commit", "rollback", "forged", "maintenance", "feature"] {
-        assert!(done.get(form).is_some_and(|times| *times > 0), "no {form} has succeeded: {done:?}; PG_TENANCY_SEED={seed}");
-    }
-}
-
-/// Numbers that follow from a seed (xorshift).
-struct Chance(u64);
-
-impl Chance {
-    fn below(&mut self, limit: usize) -> usize {
-        self.0 ^= self.0 << 13;
-        self.0 ^= self.0 >> 7;
-        self.0 ^= self.0 << 17;
-        (self.0 >> 11) as usize % limit
-    }
-
-    fn one_in(&mut self, limit: usize) -> bool {
-        self.below(limit) == 0
-    }
-
-    fn of<T: Clone>(&mut self, choices: &[T]) -> T {
-        choices[self.below(choices.len())].clone()
+    for form in [
+        "insert",
+        "update",
+        "delete",
+        "merge",
+        "conflict",
+        "copy in",
+        "cursor",
+        "prepared",
+        "commit",
+        "rollback",
+        "forged",
+        "maintenance",
+        "feature",
+    ] {
+        assert!(
+            done.get(form).is_some_and(|times| *times > 0),
+            "no {form} has succeeded: {done:?}; PG_TENANCY_SEED={seed}"
+        );
     }
 }
 
@@ -200,10 +139,10 @@ impl Walk {
     }
 
     fn step(&mut self) {
-        match self.chance.below(40) {
+        match self.chance.below(80) {
             0 => self.change_features(),
             1 | 2 => self.maintain(),
-            3 if self.chance.one_in(3) => self.purge(),
+            3 if self.chance.one_in(2) => self.purge(),
             _ => self.work(),
         }
     }
@@ -212,7 +151,8 @@ impl Walk {
     fn look(&mut self) -> Holdings {
         let mut found = Holdings::new();
         for row in self.auditor.query(ROWS, &[]) {
-            let (tenant, table, text, lives): (String, String, String, bool) = (row.get(0), row.get(1), row.get(2), row.get(3));
+            let (tenant, table, text, lives): (String, String, String, bool) =
+                (row.get(0), row.get(1), row.get(2), row.get(3));
             if table != "counts" && !text.contains(&format!("{tenant} ")) {
                 self.wrong.push(format!("{table} has a row of {tenant} that is another's: {text}"));
             }
@@ -231,11 +171,16 @@ impl Walk {
         let Some(tenant) = self.clients[at].tenant else {
             let tenant = self.chance.of(&TENANTS);
             let how = self.chance.of(&["SELECT tenancy.set_tenant", "SET LOCAL app.current_tenant_id ="]);
-            self.say(at, &format!("BEGIN; {how} ('{tenant}')").replace("= ('", "= '").replace("')", if how.ends_with('=') { "'" } else { "')" }));
+            self.say(
+                at,
+                &format!("BEGIN; {how} ('{tenant}')")
+                    .replace("= ('", "= '")
+                    .replace("')", if how.ends_with('=') { "'" } else { "')" }),
+            );
             self.clients[at].tenant = Some(tenant);
             return;
         };
-        match self.chance.below(12) {
+        match self.chance.below(20) {
             0 | 1 => self.end(at, "COMMIT"),
             2 => self.end(at, "ROLLBACK"),
             3 if self.clients[at].has_savepoint => {
@@ -305,7 +250,10 @@ impl Walk {
         }
         match outcome {
             Ok(rows) => {
-                for row in rows.iter().filter(|row| TENANTS.iter().any(|other| *other != tenant && row.contains(&format!("{other} ")))) {
+                for row in rows
+                    .iter()
+                    .filter(|row| TENANTS.iter().any(|other| *other != tenant && row.contains(&format!("{other} "))))
+                {
                     self.wrong.push(format!("{tenant} was given {row}"));
                 }
                 Some(rows)
@@ -331,7 +279,8 @@ impl Walk {
         let k = 1 + self.chance.below(3);
         let age = self.chance.of(&["now()", "now()", "now() - interval '1 year'"]);
         let body = format!("{tenant} {}", self.log.len());
-        let narrow = self.chance.of(&["true".to_owned(), format!("id = {id}"), format!("k = {k}"), format!("id < {id}")]);
+        let narrow =
+            self.chance.of(&["true".to_owned(), format!("id = {id}"), format!("k = {k}"), format!("id < {id}")]);
         let (form, sql) = match self.chance.below(20) {
             0..=2 => ("insert", format!("INSERT INTO w.{table} (id, k, body, at) VALUES ({id}, {k}, '{body}', {age}) RETURNING body")),
             3 => ("update", format!("UPDATE w.{table} SET body = '{body}', k = {k} WHERE {narrow} RETURNING body")),
@@ -429,7 +378,10 @@ impl Walk {
             "UPDATE w.T SET body = 'taken' WHERE tenant_id = 'F' RETURNING body",
             "DELETE FROM w.T WHERE tenant_id = 'F' RETURNING body",
         ]);
-        let sql = sql.replace("w.T", &format!("w.{table}")).replace("'F'", &format!("'{foreign}'")).replace("'B'", &format!("'{body}'"));
+        let sql = sql
+            .replace("w.T", &format!("w.{table}"))
+            .replace("'F'", &format!("'{foreign}'"))
+            .replace("'B'", &format!("'{body}'"));
         let sql = sql.replace("(I,", &format!("({id},"));
         if self.say(at, &sql).is_some_and(|rows| !rows.is_empty()) {
             self.wrong.push(format!("{sql} has met rows"));
@@ -448,7 +400,11 @@ impl Walk {
     fn copy_out(&mut self, at: usize, tenant: &'static str, table: &str) {
         let client = &self.clients[at];
         let mut text = String::new();
-        let done = client.session.client().copy_out(&format!("COPY (SELECT body FROM w.{table}) TO STDOUT")).map(|mut out| out.read_to_string(&mut text));
+        let done = client
+            .session
+            .client()
+            .copy_out(&format!("COPY (SELECT body FROM w.{table}) TO STDOUT"))
+            .map(|mut out| out.read_to_string(&mut text));
         self.log.push(format!("{at}: COPY w.{table} TO STDOUT -> {}", done.is_ok()));
         if let Some(line) = text.lines().find(|line| !line.starts_with(tenant)) {
             self.wrong.push(format!("{tenant} was given by COPY {line}"));
@@ -510,13 +466,20 @@ impl Walk {
     /// Mostly when no transaction is open: else it waits for a lock, and gives up.
     fn tend(&mut self, form: &'static str, sql: &str) {
         if !self.chance.one_in(4) {
-            (0..self.clients.len()).filter(|at| self.clients[*at].tenant.is_some()).collect::<Vec<_>>().into_iter().for_each(|at| self.end(at, "COMMIT"));
+            (0..self.clients.len())
+                .filter(|at| self.clients[*at].tenant.is_some())
+                .collect::<Vec<_>>()
+                .into_iter()
+                .for_each(|at| self.end(at, "COMMIT"));
         }
         let at = self.chance.below(self.maintainers.len());
         let session = &self.maintainers[at];
         let settings = session.value(SETTINGS);
         let outcome = session.try_rows(sql);
-        let told = outcome.as_ref().err().map_or_else(String::new, |error| error.to_string() + error.code().map_or("", |code| code.code()));
+        let told = outcome
+            .as_ref()
+            .err()
+            .map_or_else(String::new, |error| error.to_string() + error.code().map_or("", |code| code.code()));
         self.log.push(format!("maintainer {at}: {sql} -> {told}"));
         let trapped = session.notices().into_iter().filter(|notice| notice.message().starts_with("LEAK"));
         self.wrong.extend(trapped.map(|notice| notice.message().to_owned()));
@@ -526,18 +489,29 @@ impl Walk {
         }
         match outcome {
             Ok(_) => self.succeeded(form),
-            Err(error) if error.code().is_none_or(|code| code.code().starts_with("XX")) => self.wrong.push(format!("{sql}: {error} {told}")),
+            Err(error) if error.code().is_none_or(|code| code.code().starts_with("XX")) => {
+                self.wrong.push(format!("{sql}: {error} {told}"))
+            }
             Err(_) => {}
         }
         let now = self.look();
         for (tenant, before) in &self.held {
             let after = now.get(tenant);
-            let stays = |(table, _, lives): &&(String, String, bool)| table == "counts" || *lives && !["links", "loose"].contains(&&**table);
-            let lost: Vec<_> = before.iter().filter(stays).filter(|row| !after.is_some_and(|after| after.contains(row))).collect();
+            let stays = |(table, _, lives): &&(String, String, bool)| {
+                table == "counts" || *lives && !["links", "loose"].contains(&&**table)
+            };
+            let lost: Vec<_> =
+                before.iter().filter(stays).filter(|row| !after.is_some_and(|after| after.contains(row))).collect();
             if !lost.is_empty() {
-                self.wrong.push(format!("{sql} has changed of {tenant}: {lost:?}, which has now {:?}", after.map(|after| {
-                    after.iter().filter(|(table, ..)| lost.iter().any(|(other, ..)| other == table)).collect::<Vec<_>>()
-                })));
+                self.wrong.push(format!(
+                    "{sql} has changed of {tenant}: {lost:?}, which has now {:?}",
+                    after.map(|after| {
+                        after
+                            .iter()
+                            .filter(|(table, ..)| lost.iter().any(|(other, ..)| other == table))
+                            .collect::<Vec<_>>()
+                    })
+                ));
             }
         }
         self.held = now;
@@ -545,14 +519,20 @@ impl Walk {
 
     /// A tenant comes, works, and is purged; the others have what they had.
     fn purge(&mut self) {
-        (0..self.clients.len()).filter(|at| self.clients[*at].tenant.is_some()).collect::<Vec<_>>().into_iter().for_each(|at| self.end(at, "COMMIT"));
+        (0..self.clients.len())
+            .filter(|at| self.clients[*at].tenant.is_some())
+            .collect::<Vec<_>>()
+            .into_iter()
+            .for_each(|at| self.end(at, "COMMIT"));
         self.purged += 1;
         let code = format!("gone{}", self.purged);
         let (steward, client) = (&self.maintainers[0], &self.clients[0].session);
         steward.run(&format!("SELECT tenancy.create_tenant('{code}')"));
         client.run(&format!("BEGIN; SELECT tenancy.set_tenant('{code}'); INSERT INTO w.counts VALUES (0)"));
         for table in TABLES {
-            client.run(&format!("INSERT INTO w.{table} (id, body) SELECT g, '{code} ' || g FROM generate_series(1, 5) g"));
+            client.run(&format!(
+                "INSERT INTO w.{table} (id, body) SELECT g, '{code} ' || g FROM generate_series(1, 5) g"
+            ));
         }
         client.run("COMMIT");
         client.notices();

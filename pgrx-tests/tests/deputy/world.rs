@@ -80,8 +80,26 @@ CREATE TABLE fresh.raw ({});
 
 /// Those of `TABLES` that rows are put into, and traps on.
 pub const NAMES: &[&str] = &[
-    "heads", "plain", "scoped", "parted", "by_key", "parent", "child", "tails", "tree", "soft", "soft_tails", "stamped", "audited", "kept",
-    "kept_tails", "arch", "orphans", "quarantined", "everything", "raw",
+    "heads",
+    "plain",
+    "scoped",
+    "parted",
+    "by_key",
+    "parent",
+    "child",
+    "tails",
+    "tree",
+    "soft",
+    "soft_tails",
+    "stamped",
+    "audited",
+    "kept",
+    "kept_tails",
+    "arch",
+    "orphans",
+    "quarantined",
+    "everything",
+    "raw",
 ];
 
 const COLUMNS: &str = "id int NOT NULL, tenant_id uuid NOT NULL, at timestamptz NOT NULL DEFAULT pg_catalog.now(), body text, note int DEFAULT 1, boss boolean";
@@ -385,9 +403,8 @@ impl World {
     pub fn on(cluster: &Cluster, traps: Traps) -> Self {
         let db = cluster.db();
         let roles = ["evil", "app", "admin", "bypass", "spare", "bound", "exempt"];
-        let [evil, app, admin, bypass, spare, bound, exempt] = roles.map(|hint| {
-            db.role(hint, if ["bypass", "exempt"].contains(&hint) { "BYPASSRLS" } else { "" })
-        });
+        let [evil, app, admin, bypass, spare, bound, exempt] =
+            roles.map(|hint| db.role(hint, if ["bypass", "exempt"].contains(&hint) { "BYPASSRLS" } else { "" }));
         let mut world = Self { db, traps, evil, app, admin, bypass, spare, bound, exempt, transaction: String::new() };
         world.furnish();
         world
@@ -400,7 +417,10 @@ impl World {
         let say = |session: &Session, sql: &str| {
             session.run(&self.fill(&sql.replace("HARMLESS", &(traps == Traps::Harmless).to_string())));
         };
-        say(&dba, "SET deputy.off = 'on'; SET tenancy.strictness = standard; CREATE SCHEMA e; CREATE SCHEMA later; CREATE SCHEMA fresh");
+        say(
+            &dba,
+            "SET deputy.off = 'on'; SET tenancy.strictness = standard; CREATE SCHEMA e; CREATE SCHEMA later; CREATE SCHEMA fresh",
+        );
         for (code, id) in [("acme", ACME), ("globex", GLOBEX), ("gone", GONE), ("left", LEFT)] {
             dba.run(&format!("SELECT tenancy.create_tenant('{code}', id => '{id}')"));
         }
@@ -430,7 +450,10 @@ impl World {
         say(&dba, FEATURES);
         say(&dba, ROWS);
         say(&dba, "CALL tenancy.repair_orphans('e.quarantined', 'quarantined_fk', 'quarantine', dry_run => false)");
-        say(&dba, "INSERT INTO e.heads (id, tenant_id, body) VALUES (98, 'ACME', 'back'), (77, 'ACME', 'another'), (77, 'GLOBEX', 'another')");
+        say(
+            &dba,
+            "INSERT INTO e.heads (id, tenant_id, body) VALUES (98, 'ACME', 'back'), (77, 'ACME', 'another'), (77, 'GLOBEX', 'another')",
+        );
         say(&dba, "CREATE MATERIALIZED VIEW e.mv AS SELECT tenant_id, id FROM e.plain");
         if has(Traps::Expressions) {
             say(&dba, COMPUTED_TABLES);
