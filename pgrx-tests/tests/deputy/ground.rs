@@ -24,6 +24,7 @@ BEGIN
     UPDATE w.counts SET n = n + 1;
     RETURN NULL;
 END $$;
+CREATE FUNCTION w.count() RETURNS trigger LANGUAGE plpgsql AS $$ BEGIN UPDATE w.counts SET n = n + 1; RETURN NULL; END $$;
 -- Some changes are suppressed.
 CREATE FUNCTION w.keep() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
@@ -37,14 +38,17 @@ SELECT tenancy.protect_table('w.counts'), tenancy.protect_table('w.notes'), tena
        tenancy.protect_table('w.links'), tenancy.protect_table('w.loose');
 INSERT INTO w.counts SELECT 0, id FROM tenancy.tenants;
 INSERT INTO w.notes SELECT g, t.id, g % 3 + 1, t.code || ' n' || g FROM tenancy.tenants t, generate_series(1, 8) g;
-INSERT INTO w.events SELECT * FROM w.notes; INSERT INTO w.items SELECT * FROM w.notes; INSERT INTO w.links SELECT *, id FROM w.notes WHERE id < 5;
+INSERT INTO w.events SELECT * FROM w.notes; INSERT INTO w.items SELECT * FROM w.notes;
+INSERT INTO w.links SELECT *, id FROM w.notes WHERE id < 5;
 CREATE TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.notes FOR EACH ROW EXECUTE FUNCTION w.watch();
 CREATE TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.items FOR EACH STATEMENT EXECUTE FUNCTION w.watch();
-CREATE TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.events FOR EACH ROW EXECUTE FUNCTION w.watch();
+CREATE TRIGGER watch AFTER INSERT OR UPDATE ON w.events FOR EACH ROW EXECUTE FUNCTION w.watch();
+CREATE TRIGGER count AFTER DELETE ON w.events FOR EACH ROW EXECUTE FUNCTION w.count();
 CREATE CONSTRAINT TRIGGER watch AFTER INSERT OR UPDATE OR DELETE ON w.links DEFERRABLE INITIALLY DEFERRED FOR EACH ROW EXECUTE FUNCTION w.watch();
 CREATE TRIGGER keep BEFORE INSERT OR UPDATE OR DELETE ON w.items FOR EACH ROW EXECUTE FUNCTION w.keep();
 CREATE TRIGGER keep BEFORE INSERT OR UPDATE OR DELETE ON w.events FOR EACH ROW EXECUTE FUNCTION w.keep();
-SELECT tenancy.set_retention('w.notes', 'at', '10 days'), tenancy.set_retention('w.items', 'at', '10 days');
+SELECT tenancy.set_retention('w.notes', 'at', '10 days'), tenancy.set_retention('w.items', 'at', '10 days'), tenancy.set_retention('w.events', 'at', '10 days'),
+       tenancy.enable_soft_delete('w.events'), tenancy.enable_stamps('w.events'), tenancy.enable_soft_delete('w.items');
 "#;
 
 /// Each row with its tenant, its table and whether it lives: not deleted, and not for retention.

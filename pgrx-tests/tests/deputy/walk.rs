@@ -51,7 +51,7 @@ fn no_walk_meets_another_tenants_rows(setting: Setting) {
         "insert",
         "update",
         "delete",
-        "merge",
+        if action == "DELETE" { "merge delete" } else { "merge" },
         "conflict",
         "copy in",
         "cursor",
@@ -112,7 +112,7 @@ impl Walk {
                  EXECUTE format('ALTER TABLE %s OWNER TO {3}', t);
                END LOOP;
              END $$;
-             ALTER FUNCTION w.watch OWNER TO {3}; ALTER FUNCTION w.keep OWNER TO {3}; ALTER FUNCTION w.touch OWNER TO {3}",
+             ALTER FUNCTION w.watch OWNER TO {3}; ALTER FUNCTION w.count OWNER TO {3}; ALTER FUNCTION w.keep OWNER TO {3}; ALTER FUNCTION w.touch OWNER TO {3}",
             apps[0], apps[1], admin, owner
         ));
         dba.run(&format!("ALTER DATABASE {} SET tenancy.deletion_grace = '0s'", quote_ident(db.name())));
