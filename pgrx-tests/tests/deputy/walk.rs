@@ -51,7 +51,8 @@ fn no_walk_meets_another_tenants_rows(setting: Setting) {
         "insert",
         "update",
         "delete",
-        if action == "DELETE" { "merge delete" } else { "merge" },
+        "merge",
+        "merge delete",
         "conflict",
         "copy in",
         "cursor",
@@ -302,7 +303,7 @@ impl Walk {
                 let action = self.chance.of(&["DELETE", "UPDATE SET body = t.body || '~', k = s.k", "DO NOTHING"]);
                 let and = self.chance.of(&["", "AND t.k = s.k "]);
                 (
-                    "merge",
+                    if action == "DELETE" { "merge delete" } else { "merge" },
                     format!(
                         "MERGE INTO w.{table} t USING (VALUES ({id}, {k}), ({}, 2)) AS s(id, k) ON t.id = s.id WHEN MATCHED {and}THEN {action}
                          WHEN NOT MATCHED THEN INSERT (id, k, body) VALUES (s.id, s.k, '{body}')",
