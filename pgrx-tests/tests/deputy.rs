@@ -7,6 +7,8 @@
 
 #[path = "deputy/faults.rs"]
 mod faults;
+#[path = "deputy/ground.rs"]
+mod ground;
 #[path = "deputy/hostile.rs"]
 mod hostile;
 #[path = "deputy/recipes.rs"]
