@@ -17,6 +17,8 @@ mod catalogs;
 mod context;
 #[path = "attacks/ddl.rs"]
 mod ddl;
+#[path = "attacks/deputy.rs"]
+mod deputy;
 #[path = "attacks/drift.rs"]
 mod drift;
 #[path = "attacks/fence.rs"]
@@ -51,6 +53,7 @@ const STORIES: &[&[&str]] = &[
     catalogs::STORIES,
     context::STORIES,
     ddl::STORIES,
+    deputy::STORIES,
     drift::STORIES,
     fence::STORIES,
     hostile::STORIES,

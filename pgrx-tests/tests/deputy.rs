@@ -3,10 +3,8 @@
 //! `hostile.rs` calls every function and procedure of schema `tenancy`, as its recipe in `recipes.rs` says, on tables whose owner
 //! has put traps wherever PostgreSQL takes code of his (`world.rs`). A function without a recipe fails the test, and so does
 //! a recipe that never works where there are no traps. `walk.rs` does at random, from a seed, what applications, owners and
-//! maintenance do beside each other. `faults.rs` holds the attacks that succeeded once, each as its own story.
+//! maintenance do beside each other. The attacks that succeeded once are stories of `attacks/deputy.rs`.
 
-#[path = "deputy/faults.rs"]
-mod faults;
 #[path = "deputy/ground.rs"]
 mod ground;
 #[path = "deputy/hostile.rs"]

@@ -189,8 +189,19 @@ const ROWS: &[(&str, Severity, Held)] = &[
     ("E34", Medium, Always),
     ("E35", Critical, Always),
     ("E36", Critical, Always),
+    ("G01", Critical, Always),
+    ("G02", Critical, Always),
+    ("G03", High, Always),
+    ("G04", High, Always),
     ("G05", High, Always),
+    ("G06", High, Always),
     ("G07", Medium, Always),
+    ("G10", Medium, Always),
+    ("G11", Critical, Always),
+    ("G12", Critical, Always),
+    ("G13", Critical, Always),
+    ("G14", High, Always),
+    ("G15", Medium, Always),
 ];
 
 /// Rows of severity high that no extension can hold. THREATS.md wants them written down (`document`) or found (`detect`).

@@ -1,4 +1,7 @@
+//! THREATS (g): the deputy. Work with more rights than a table's owner or an application has meets their code.
+//!
 //! Attacks that once made an owner a superuser, or showed an application the rows of all tenants: each as it was found.
+//! `tests/deputy.rs` looks for their brothers.
 
 use std::{
     thread,
@@ -7,7 +10,7 @@ use std::{
 
 use pg_tenancy_tests::{Db, Role, Session};
 
-use crate::stage::{Setting, stories};
+use crate::stage::{Setting, Stage, stories};
 
 stories![
     g11_triggers_of_a_soft_delete_by_merge_run_as_the_application,
@@ -20,6 +23,9 @@ stories![
     g13_diagnose_runs_no_code_of_an_owner,
     g13_assigning_existing_rows_fires_no_trigger_of_an_owner,
     g06_retention_moves_no_tenants_counters,
+    g03_a_trigger_function_of_ours_refuses_what_it_is_not_made_for,
+    g10_g14_an_administrator_gets_no_function_by_its_name_and_none_that_takes_bytes,
+    g15_an_invalid_setting_closes,
 ];
 
 /// Two tenants, an owner who is nobody else, and a superuser's session.
@@ -67,13 +73,13 @@ fn works_or_is_refused(session: &Session, sql: &str) -> bool {
         return true;
     };
     let state = error.code().map(|code| code.code().to_owned()).unwrap_or_default();
-    assert!(["42501", "55000", "0A000"].contains(&&*state), "{sql}: {error:?}");
+    assert!(["22023", "42501", "55000", "0A000"].contains(&&*state), "{sql}: {error:?}");
     false
 }
 
 /// Threats G11. The application's own temporary table stands where the owner's trigger names one without its schema.
-fn g11_triggers_of_a_soft_delete_by_merge_run_as_the_application(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g11_triggers_of_a_soft_delete_by_merge_run_as_the_application(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     let (dba, app) = (&scene.dba, scene.app.name());
     dba.run(&format!(
         "CREATE TABLE notes (id int PRIMARY KEY, body text, tenant_id bigint);
@@ -126,8 +132,8 @@ INSERT INTO e.c VALUES (1, now() - interval '1 year', NULL, 1);
 "#;
 
 /// Threats G01.
-fn g01_a_trigger_deferred_again_does_not_fire_as_the_caller_of_maintenance(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g01_a_trigger_deferred_again_does_not_fire_as_the_caller_of_maintenance(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     scene.owner_says(DEFERRED_AGAIN);
     scene.dba.run(
         "SELECT tenancy.protect_table('e.p'), tenancy.protect_table('e.c'), tenancy.set_retention('e.c', 'at', '10 days'),
@@ -159,8 +165,8 @@ fn g01_a_trigger_deferred_again_does_not_fire_as_the_caller_of_maintenance(setti
 }
 
 /// Threats G02.
-fn g02_a_search_path_of_a_trigger_does_not_reach_the_caller_of_maintenance(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g02_a_search_path_of_a_trigger_does_not_reach_the_caller_of_maintenance(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     scene.owner_says(
         "CREATE TABLE e.c (id int PRIMARY KEY, at timestamptz, tenant_id bigint);
          INSERT INTO e.c VALUES (1, now() - interval '1 year', 1);
@@ -187,8 +193,8 @@ fn g02_a_search_path_of_a_trigger_does_not_reach_the_caller_of_maintenance(setti
 }
 
 /// Threats G04. What PostgreSQL's own trigger suppresses has not moved.
-fn g04_a_suppressed_update_lets_nobody_forge_stamps_or_delete_for_good(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g04_a_suppressed_update_lets_nobody_forge_stamps_or_delete_for_good(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     scene.dba.run(&format!(
         "CREATE TABLE pt (id int, k int, body text, tenant_id bigint) PARTITION BY LIST (k);
          CREATE TABLE pt1 PARTITION OF pt FOR VALUES IN (1);
@@ -244,10 +250,10 @@ const MERGE_DELETE: &str =
     "MERGE INTO shop.notes n USING (VALUES (ID)) AS s(id) ON n.id = s.id WHEN MATCHED THEN DELETE";
 
 /// Threats G12. Also a plain DELETE in the first statement of a session.
-fn g12_triggers_of_a_soft_delete_by_merge_see_one_tenant(setting: Setting) {
+fn g12_triggers_of_a_soft_delete_by_merge_see_one_tenant(stage: &Stage) {
     let merge = MERGE_DELETE.replace("ID", "1");
     for deletion in [&*merge, "DELETE FROM shop.notes WHERE id = 1"] {
-        let scene = Scene::new(setting);
+        let scene = Scene::new(stage.setting);
         notes_and_totals(&scene, &scene.evil);
         let client = scene.db.login(&scene.app);
         client.run("BEGIN; SET LOCAL app.current_tenant_id = 'acme'");
@@ -265,8 +271,8 @@ fn g12_triggers_of_a_soft_delete_by_merge_see_one_tenant(setting: Setting) {
 }
 
 /// Threats G12: the application logs in as the owner of its tables.
-fn g12_a_trigger_planned_in_one_tenants_soft_delete_sees_the_next_tenant_alone(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g12_a_trigger_planned_in_one_tenants_soft_delete_sees_the_next_tenant_alone(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     notes_and_totals(&scene, &scene.app);
     let client = scene.db.login(&scene.app);
     client.run("BEGIN; SET LOCAL app.current_tenant_id = 'globex'");
@@ -280,8 +286,8 @@ fn g12_a_trigger_planned_in_one_tenants_soft_delete_sees_the_next_tenant_alone(s
 }
 
 /// Threats G01: what stands in the way of a purge is asked for in each batch.
-fn g01_a_table_made_during_a_purge_gives_its_owner_no_rights(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g01_a_table_made_during_a_purge_gives_its_owner_no_rights(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     scene.owner_says(
         "CREATE TABLE e.t (id int PRIMARY KEY, tenant_id bigint);
          INSERT INTO e.t SELECT g, 1 FROM generate_series(1, 600) g;
@@ -319,8 +325,8 @@ fn g01_a_table_made_during_a_purge_gives_its_owner_no_rights(setting: Setting) {
 }
 
 /// Threats G13. The planner computes the constants of an index.
-fn g13_diagnose_runs_no_code_of_an_owner(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g13_diagnose_runs_no_code_of_an_owner(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     scene.owner_says(
         "CREATE FUNCTION e.g() RETURNS int LANGUAGE plpgsql VOLATILE AS $$ BEGIN
            IF current_user <> 'EVIL' THEN RAISE WARNING 'TRAP as %', current_user; END IF;
@@ -354,8 +360,8 @@ fn g13_diagnose_runs_no_code_of_an_owner(setting: Setting) {
 }
 
 /// Threats G13.
-fn g13_assigning_existing_rows_fires_no_trigger_of_an_owner(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g13_assigning_existing_rows_fires_no_trigger_of_an_owner(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     scene.owner_says(
         "CREATE TABLE e.a (id int PRIMARY KEY, tenant_id bigint);
          INSERT INTO e.a SELECT g FROM generate_series(1, 5) g;
@@ -372,8 +378,8 @@ fn g13_assigning_existing_rows_fires_no_trigger_of_an_owner(setting: Setting) {
 }
 
 /// Threats G06. No trigger of users fires in maintenance, whoever owns the table: counters are as they were, for every tenant.
-fn g06_retention_moves_no_tenants_counters(setting: Setting) {
-    let scene = Scene::new(setting);
+fn g06_retention_moves_no_tenants_counters(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
     let dba = &scene.dba;
     dba.run(&format!(
         "CREATE TABLE items (id int PRIMARY KEY, made timestamptz NOT NULL, tenant_id bigint);
@@ -408,4 +414,58 @@ fn g06_retention_moves_no_tenants_counters(setting: Setting) {
     dba.sees("SELECT relation, failure FROM tenancy.retention_rules", &["items|NULL"]);
     dba.sees("SELECT id FROM items", &["2"]);
     dba.sees(counts, &["1|1", "2|1"]);
+}
+
+/// Threats G03. What PostgreSQL does not pass is not looked at.
+fn g03_a_trigger_function_of_ours_refuses_what_it_is_not_made_for(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
+    scene.dba.run(&format!("SELECT tenancy.grant_admin('{}')", scene.evil));
+    let owner = scene.db.login(&scene.evil);
+    owner.run("CREATE TABLE e.t (id int, deleted_at timestamptz, deleted_by text)");
+    for (time, function) in [("BEFORE INSERT", "keep_row"), ("AFTER UPDATE", "keep_row"), ("AFTER INSERT", "stamp_row")]
+    {
+        owner.run(&format!(
+            "CREATE TRIGGER z {time} ON e.t FOR EACH ROW EXECUTE FUNCTION tenancy_internal.{function}()"
+        ));
+        owner.refused(
+            "39P01",
+            if time.ends_with("UPDATE") { "UPDATE e.t SET id = 2" } else { "INSERT INTO e.t (id) VALUES (1)" },
+        );
+        owner.run("DROP TRIGGER z ON e.t; INSERT INTO e.t (id) VALUES (1)");
+    }
+    owner.sees("SELECT DISTINCT id FROM e.t", &["1"]);
+}
+
+/// Threats G10 and G14.
+fn g10_g14_an_administrator_gets_no_function_by_its_name_and_none_that_takes_bytes(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
+    scene.dba.run(&format!(
+        "CREATE FUNCTION tenancy_internal.nobodys_step() RETURNS int LANGUAGE sql AS 'SELECT 1';
+         REVOKE ALL ON FUNCTION tenancy_internal.nobodys_step() FROM PUBLIC;
+         SELECT tenancy.grant_admin('{}')",
+        scene.evil
+    ));
+    let admin = scene.db.login(&scene.evil);
+    admin.refused("42501", "SELECT tenancy_internal.nobodys_step()");
+    admin.sees(
+        "SELECT p.oid::regprocedure FROM pg_proc p
+          WHERE p.pronamespace IN ('tenancy'::regnamespace, 'tenancy_internal'::regnamespace)
+            AND 'bytea'::regtype = ANY (p.proargtypes) AND has_function_privilege(p.oid, 'EXECUTE') AND p.proname <> 'digest'",
+        &[],
+    );
+}
+
+/// Threats G15: what PostgreSQL drops with a warning was meant to close something.
+fn g15_an_invalid_setting_closes(stage: &Stage) {
+    let scene = Scene::new(stage.setting);
+    // Where the library is loaded it refuses to store such a value.
+    if works_or_is_refused(&scene.db.admin(), &format!("ALTER ROLE {} SET tenancy.context_mode = 'sined'", scene.app)) {
+        let client = scene.db.login(&scene.app);
+        client.refused("55000", "SELECT tenancy.set_tenant('acme')");
+        scene
+            .dba
+            .sees("SELECT count(*) FROM tenancy.check_integrity('roles') WHERE check_id = 'setting_invalid'", &["1"]);
+        scene.dba.run(&format!("ALTER ROLE {} RESET tenancy.context_mode", scene.app));
+    }
+    scene.db.login(&scene.app).run("BEGIN; SELECT tenancy.set_tenant('acme')");
 }
