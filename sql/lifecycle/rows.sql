@@ -32,11 +32,7 @@ SELECT jsonb_build_object(
           FROM pg_trigger g JOIN pg_proc p ON p.oid = g.tgfoid JOIN pg_namespace pn ON pn.oid = p.pronamespace
          WHERE g.tgrelid = c.oid AND NOT g.tgisinternal), '[]'),
     'policies', COALESCE((
-        SELECT jsonb_agg(jsonb_build_object(
-                   'name', p.polname,
-                   'is_permissive', p.polpermissive,
-                   'using', pg_get_expr(p.polqual, p.polrelid)) ORDER BY p.polname)
-          FROM pg_policy p WHERE p.polrelid = c.oid), '[]')
+        SELECT jsonb_agg(p.polname ORDER BY p.polname) FROM pg_policy p WHERE p.polrelid = c.oid), '[]')
 )
   FROM tenancy_internal.table_family(target) WITH ORDINALITY AS f(relation, place)
   JOIN pg_class c ON c.oid = f.relation JOIN pg_namespace n ON n.oid = c.relnamespace

@@ -1,7 +1,7 @@
 //! What `enable_stamps` and `enable_soft_delete` have in common: a family of tables, its columns and triggers, and steps.
 
 use crate::error::{RowsError, TenancyError};
-use crate::model::{Deparsed, Ident, QualifiedName, Sql};
+use crate::model::{Ident, QualifiedName, Sql};
 use crate::pg::{Oid, role, spi};
 use serde::Deserialize;
 
@@ -20,7 +20,8 @@ pub struct Member {
     pub is_owned: bool,
     pub columns: Vec<Column>,
     pub triggers: Vec<Trigger>,
-    pub policies: Vec<Policy>,
+    /// The names of its policies.
+    pub policies: Vec<Ident>,
 }
 
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
@@ -40,13 +41,6 @@ pub struct Trigger {
     pub enabled: char,
     /// The function it calls, qualified.
     pub function: Box<str>,
-}
-
-#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
-pub struct Policy {
-    pub name: Ident,
-    pub is_permissive: bool,
-    pub using: Option<Deparsed>,
 }
 
 /// One thing to do.

@@ -4,10 +4,12 @@
 use super::rows::{self, MOMENT, Member, Step, TEXT, Wanted, WantedTrigger};
 use super::store;
 use crate::error::{RowsError, TenancyError};
+use crate::model::policy::Spec;
 use crate::model::{Deparsed, Ident, QualifiedName, Sql};
-use crate::pg::{Oid, deleted, protected, role, spi, table_work};
+use crate::pg::{Oid, deleted, policies, protected, role, spi, table_work};
 use pgrx::AnyElement;
 use serde::Deserialize;
+use std::collections::HashSet;
 
 const COLUMNS: [Wanted; 2] = [
     Wanted { name: "deleted_at", type_name: MOMENT, reason: "when the row was deleted; NULL for one that was not" },
@@ -31,7 +33,6 @@ const TRIGGER: WantedTrigger = WantedTrigger {
 };
 
 const POLICY: &str = "tenancy_not_deleted";
-/// As `pg_get_expr` shows it.
 const CONDITION: &str = "((deleted_at IS NULL) OR tenancy_internal.shows_deleted())";
 const PREDICATE: &str = "(deleted_at IS NULL)";
 
@@ -66,6 +67,8 @@ struct Facts {
     keys: Vec<UniqueKey>,
     /// Foreign keys that refer to the table.
     referring: Vec<String>,
+    /// The members whose policy of our name is the one that we make.
+    hidden: HashSet<u32>,
 }
 
 /// The steps from a family as it stands to one whose deleted rows are kept; empty when nothing is to do.
@@ -75,10 +78,10 @@ fn plan(facts: &Facts, target: Oid) -> Result<Vec<Step>, TenancyError> {
     steps.extend(rows::add_triggers(&facts.family, &TRIGGER)?);
     let name = rows::ident(POLICY);
     for member in &facts.family {
-        match member.policies.iter().find(|policy| policy.name == name) {
-            Some(found) if is_ours(found) => continue,
-            Some(_) => return Err(RowsError::ReservedPolicy { table: member.name.clone(), policy: name }.into()),
-            None => {
+        match member.policies.contains(&name) {
+            true if facts.hidden.contains(&member.oid) => continue,
+            true => return Err(RowsError::ReservedPolicy { table: member.name.clone(), policy: name }.into()),
+            false => {
                 let sql = Sql::text("CREATE POLICY tenancy_not_deleted ON ")
                     .name(&member.name)
                     .then(" AS RESTRICTIVE USING (((deleted_at IS NULL) OR tenancy_internal.shows_deleted()))");
@@ -98,10 +101,6 @@ fn plan(facts: &Facts, target: Oid) -> Result<Vec<Step>, TenancyError> {
     Ok(steps)
 }
 
-fn is_ours(policy: &rows::Policy) -> bool {
-    !policy.is_permissive && policy.using.as_ref().is_some_and(|using| using.as_str() == CONDITION)
-}
-
 /// Whether a step does something.
 fn does(step: &Step) -> bool {
     step.statement.is_some()
@@ -110,9 +109,8 @@ fn does(step: &Step) -> bool {
 /// The steps back. A key that was a constraint becomes one again.
 fn unplan(facts: &Facts, columns_added: &[String]) -> Vec<Step> {
     let mut steps = rows::drop_triggers(&facts.family, NAME, FUNCTION);
-    let name = rows::ident(POLICY);
     for member in &facts.family {
-        if member.policies.iter().any(|policy| policy.name == name && is_ours(policy)) {
+        if facts.hidden.contains(&member.oid) {
             let sql = Sql::text("DROP POLICY tenancy_not_deleted ON ").name(&member.name);
             steps.push(Step::alone("drop policy", sql, "no row is hidden any more"));
         }
@@ -189,7 +187,23 @@ fn facts(target: Oid, view: spi::Snapshot) -> Result<Facts, TenancyError> {
     let keys = keys.into_iter().map(parsed).collect::<Result<_, _>>()?;
     let referring = Sql::text("SELECT described FROM tenancy_internal.foreign_keys_to($1)");
     let referring = spi::as_extension_owner(|| spi::read_in(view, &referring, &[target.into()], |row| row.must(1)))?;
-    Ok(Facts { family, keys, referring })
+    let hidden = hidden(&family)?;
+    Ok(Facts { family, keys, referring, hidden })
+}
+
+/// The members whose policy of our name is the one that we make.
+fn hidden(family: &[Member]) -> Result<HashSet<u32>, TenancyError> {
+    let wanted = [Spec::restrictive(POLICY, '*', Some(Sql::text(CONDITION)), None)];
+    let mut hidden = HashSet::new();
+    // Without the column the policy is another's, and ours could not even be read.
+    let has_column = |member: &&Member| member.columns.iter().any(|column| column.name.as_str() == COLUMNS[0].name);
+    for member in family.iter().filter(has_column) {
+        let judged = policies::compare(Oid::from(member.oid), &wanted)?;
+        if judged.iter().any(|policy| policy.differences.as_ref().is_some_and(Vec::is_empty)) {
+            hidden.insert(member.oid);
+        }
+    }
+    Ok(hidden)
 }
 
 /// The steps that `enable` would take.
@@ -519,18 +533,24 @@ mod tests {
     fn every_member_gets_the_policy_and_the_plan_is_empty_when_it_is_done() {
         let part = Member { is_partition: true, parent: Some(member(1, "log").name), ..member(2, "log_1") };
         let mut family = vec![Member { kind: 'p', ..member(1, "log") }, part];
-        let facts = |family: &[Member]| Facts { family: family.to_vec(), keys: vec![], referring: vec![] };
-        let steps = statements(&plan(&facts(&family), Oid::from(1)).unwrap());
+        let facts = |family: &[Member], hidden: &[u32]| Facts {
+            family: family.to_vec(),
+            keys: vec![],
+            referring: vec![],
+            hidden: hidden.iter().copied().collect(),
+        };
+        let steps = statements(&plan(&facts(&family, &[]), Oid::from(1)).unwrap());
         assert_eq!(steps.iter().filter(|sql| sql.starts_with("CREATE POLICY")).count(), 2);
         assert_eq!(steps.iter().filter(|sql| sql.starts_with("CREATE TRIGGER")).count(), 1);
         for member in &mut family {
-            let using = Some(Deparsed::from_catalog(CONDITION.to_owned()));
-            member.policies.push(rows::Policy { name: rows::ident(POLICY), is_permissive: false, using });
+            member.policies.push(rows::ident(POLICY));
             member.columns.push(rows::tests::column("deleted_at", MOMENT));
             member.columns.push(rows::tests::column("deleted_by", TEXT));
             let function = FUNCTION.into();
             member.triggers.push(rows::Trigger { name: rows::ident(NAME), kind: 27, enabled: 'O', function });
         }
-        assert!(plan(&facts(&family), Oid::from(1)).unwrap().is_empty());
+        assert!(plan(&facts(&family, &[1, 2]), Oid::from(1)).unwrap().is_empty());
+        let others = plan(&facts(&family, &[1]), Oid::from(1));
+        assert!(matches!(others, Err(TenancyError::Rows(RowsError::ReservedPolicy { .. }))));
     }
 }
