@@ -4,6 +4,8 @@
 mod access;
 #[path = "audit/changes.rs"]
 mod changes;
+#[path = "audit/past.rs"]
+mod past;
 #[path = "audit/retention.rs"]
 mod retention;
 #[path = "audit/seals.rs"]
