@@ -288,7 +288,8 @@ SELECT e.id, e.occurred_at, e.tenant_id, e.table_name, e.row_key, e.action, e.ch
        e.statement_at, e.query
   FROM tenancy_internal.audit_entries e WHERE tenancy_internal.audit_tenant() IS NULL;
 
--- Layouts that a row of `target` may have been written by: its own, its partitions' and children's, and its parents'.
+-- Layouts that a row of `target` may have been written by: its own, its partitions' and children's, and its parents'; those of
+-- other partitions too, for a row moves between them.
 CREATE FUNCTION tenancy_internal.audit_layouts_of(target oid) RETURNS SETOF integer
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 WITH RECURSIVE above(relation) AS (
@@ -297,7 +298,12 @@ WITH RECURSIVE above(relation) AS (
     SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.relation
 )
 SELECT l.id FROM tenancy_internal.audit_layouts l
- WHERE l.relation IN (SELECT f FROM tenancy_internal.table_family(target) AS f UNION SELECT a.relation FROM above a)
+ WHERE l.relation IN (SELECT f FROM tenancy_internal.table_family(target) AS f
+                       UNION
+                      SELECT a.relation FROM above a
+                       UNION
+                      SELECT f FROM above a JOIN pg_class c ON c.oid = a.relation AND c.relkind = 'p',
+                             tenancy_internal.table_family(a.relation) AS f)
 $$;
 
 -- Whether ALTER TYPE without USING leaves every value what it is, and its jsonb too. Types as format_type() shows them.

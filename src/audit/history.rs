@@ -500,13 +500,15 @@ fn is_changed_elsewhere(entry: &Entry, target: &Target, fates: &[Fate]) -> Resul
                            AND NOT e.changed_columns OPERATOR(pg_catalog.<@) $6)",
     );
     let tenant = crate::pg::context::tenant()?.id;
+    // Later entries have names of their own time: only one that never changed is surely that of a column of then.
+    let is_as_then = |fate: &&Fate| fate.now.as_ref() == Some(&fate.name);
     let arguments = [
         entry.relation.into(),
         spi::jsonb(json_of(entry.row_key.clone())?),
         bound(Some(tenant)).into(),
         entry.transaction.into(),
         entry.occurred_at.into(),
-        fates.iter().map(|fate| fate.name.clone()).collect::<Vec<_>>().into(),
+        fates.iter().filter(is_as_then).map(|fate| fate.name.clone()).collect::<Vec<_>>().into(),
     ];
     let found = spi::as_extension_owner(|| spi::read(&sql, &arguments, |row| row.must::<bool>(1)))?;
     Ok(found.contains(&true))
