@@ -8,7 +8,7 @@ CREATE TABLE tenancy_internal.audited_tables (
     redact_columns text[]      NOT NULL DEFAULT '{}',
     row_images     text        NOT NULL DEFAULT 'diff' CHECK (row_images IN ('diff', 'full', 'none')),
     skip_unchanged boolean     NOT NULL DEFAULT true,
-    audited_at     timestamptz NOT NULL DEFAULT pg_catalog.now(),
+    audited_at     timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
     audited_by     name        NOT NULL DEFAULT session_user
 );
 CREATE INDEX audited_tables_root_idx ON tenancy_internal.audited_tables (root);
@@ -36,6 +36,24 @@ CREATE TABLE tenancy_internal.audit_layouts (
 );
 CREATE INDEX audit_layouts_relation_idx ON tenancy_internal.audit_layouts (relation);
 SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audit_layouts', '');
+
+-- The columns of audited tables through time: a row for each ALTER that changed them, and one for the beginning of the audit.
+-- A column keeps its id when it is renamed, and one that is made anew has another: the id follows the attribute number, and
+-- through a dump, which numbers anew, the order of the columns.
+CREATE TABLE tenancy_internal.audited_columns (
+    relation regclass    NOT NULL,
+    number   integer     NOT NULL,             -- its place in time, from 1
+    since    timestamptz NOT NULL DEFAULT pg_catalog.clock_timestamp(),
+    begins   boolean     NOT NULL,             -- what was done to rows before left no entry
+    columns  jsonb       NOT NULL,             -- as tenancy_internal.columns_of() gives them
+    place    uuid        NOT NULL,             -- where the attribute numbers are those of table `oid`
+    oid      oid         NOT NULL,
+    CONSTRAINT audited_columns_pkey PRIMARY KEY (relation, number)
+);
+SELECT pg_catalog.pg_extension_config_dump('tenancy_internal.audited_columns', '');
+-- Not dumped: a restored database is another place. One that pg_upgrade made, or a copy, is the same.
+CREATE TABLE tenancy_internal.audit_place (place uuid NOT NULL DEFAULT pg_catalog.gen_random_uuid());
+INSERT INTO tenancy_internal.audit_place DEFAULT VALUES;
 
 -- The log: a row is what one statement did to rows of one tenant, as many as fit on a page (pg::audit::log writes it).
 CREATE SEQUENCE tenancy_internal.audit_chunk_ids INCREMENT BY 32;    -- a session takes so many at a time (pg::audit::log)
@@ -108,6 +126,32 @@ BEGIN
     END LOOP;
 END $$;
 
+-- The attribute numbers of a table's key: its primary key, else its replica identity (pg::audit::layout); none: empty.
+CREATE FUNCTION tenancy_internal.key_numbers(relation oid) RETURNS int2[]
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT COALESCE((SELECT (x.indkey::int2[])[:x.indnkeyatts - 1] FROM pg_index x
+                      WHERE x.indrelid = relation AND x.indimmediate AND x.indisvalid AND (x.indisprimary OR x.indisreplident)
+                      ORDER BY x.indisprimary DESC LIMIT 1), '{}')
+$$;
+
+-- A table as src/audit/history.rs looks for its rows and writes them; no row for what is no relation. The types are those under domains.
+CREATE FUNCTION tenancy_internal.describe_rows(target oid) RETURNS TABLE (description jsonb)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+SELECT jsonb_build_object(
+    'name', jsonb_build_object('schema', n.nspname, 'name', c.relname),
+    'columns', COALESCE((
+        SELECT jsonb_agg(jsonb_build_object(
+                   'name', a.attname,
+                   'type', jsonb_build_object('schema', tn.nspname, 'name', t.typname),
+                   'is_key', a.attnum = ANY (k.numbers),
+                   'is_generated', a.attgenerated <> '') ORDER BY a.attnum)
+          FROM pg_attribute a
+          JOIN pg_type t ON t.oid = tenancy_internal.compared_type(a.atttypid) JOIN pg_namespace tn ON tn.oid = t.typnamespace
+         CROSS JOIN (SELECT tenancy_internal.key_numbers(c.oid) AS numbers) AS k
+         WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'))
+  FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace WHERE c.oid = target
+$$;
+
 -- What src/audit/plan.rs holds of a table, its partitions and its children: parents first.
 CREATE FUNCTION tenancy_internal.describe_audit(target oid, asking oid) RETURNS TABLE (description jsonb)
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -129,13 +173,9 @@ SELECT jsonb_build_object(
     'columns', COALESCE((
         SELECT jsonb_agg(jsonb_build_object(
                    'name', a.attname,
-                   'is_key', COALESCE(a.attnum = ANY (k.indkey::int2[]), false),
+                   'is_key', a.attnum = ANY (k.numbers),
                    'is_generated', a.attgenerated <> '') ORDER BY a.attnum)
-          FROM pg_attribute a
-          LEFT JOIN LATERAL (SELECT x.indkey FROM pg_index x
-                              WHERE x.indrelid = c.oid AND x.indimmediate AND x.indisvalid
-                                AND (x.indisprimary OR x.indisreplident)
-                              ORDER BY x.indisprimary DESC LIMIT 1) AS k ON true
+          FROM pg_attribute a CROSS JOIN (SELECT tenancy_internal.key_numbers(c.oid) AS numbers) AS k
          WHERE a.attrelid = c.oid AND a.attnum > 0 AND NOT a.attisdropped), '[]'),
     'triggers', COALESCE((
         SELECT jsonb_agg(jsonb_build_object(
@@ -203,6 +243,7 @@ BEGIN
         IF d.classid = 'pg_class'::regclass AND d.objsubid = 0 AND d.object_type IN ('table', 'foreign table') THEN
             DELETE FROM tenancy_internal.audited_tables t WHERE t.relation = d.objid;
             UPDATE tenancy_internal.audit_layouts l SET relation = 0 WHERE l.relation = d.objid;
+            DELETE FROM tenancy_internal.audited_columns c WHERE c.relation = d.objid;
         ELSIF d.object_type = 'trigger' AND d.address_names[3] LIKE 'tenancy\_audit\_%' THEN
             relation := to_regclass(format('%I.%I', d.address_names[1], d.address_names[2]));
             lost := d.address_names[3];
@@ -247,7 +288,8 @@ SELECT e.id, e.occurred_at, e.tenant_id, e.table_name, e.row_key, e.action, e.ch
        e.statement_at, e.query
   FROM tenancy_internal.audit_entries e WHERE tenancy_internal.audit_tenant() IS NULL;
 
--- Layouts that a row of `target` may have been written by: its own, its partitions' and children's, and its parents'.
+-- Layouts that a row of `target` may have been written by: its own, its partitions' and children's, and its parents'; those of
+-- other partitions too, for a row moves between them.
 CREATE FUNCTION tenancy_internal.audit_layouts_of(target oid) RETURNS SETOF integer
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
 WITH RECURSIVE above(relation) AS (
@@ -256,12 +298,183 @@ WITH RECURSIVE above(relation) AS (
     SELECT i.inhparent FROM above a JOIN pg_inherits i ON i.inhrelid = a.relation
 )
 SELECT l.id FROM tenancy_internal.audit_layouts l
- WHERE l.relation IN (SELECT f FROM tenancy_internal.table_family(target) AS f UNION SELECT a.relation FROM above a)
+ WHERE l.relation IN (SELECT f FROM tenancy_internal.table_family(target) AS f
+                       UNION
+                      SELECT a.relation FROM above a
+                       UNION
+                      SELECT f FROM above a JOIN pg_class c ON c.oid = a.relation AND c.relkind = 'p',
+                             tenancy_internal.table_family(a.relation) AS f)
 $$;
 
--- What the log has of one row, newest first; where its key was changed, of the key it had before. Those of `whose`, or all
--- where that is NULL. Statements of one transaction stand in the order of their beginnings: what a trigger's statement did
--- is written before what fired it.
+-- Whether ALTER TYPE without USING leaves every value what it is, and its jsonb too. Types as format_type() shows them.
+CREATE FUNCTION tenancy_internal.is_widened(before text, after text) RETURNS boolean
+LANGUAGE sql IMMUTABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT CASE
+        WHEN before = after THEN true
+        WHEN after IN ('text', 'character varying') THEN before IN ('text', 'character varying') OR before LIKE 'character varying(%'
+        WHEN after LIKE 'character varying(%' AND before LIKE 'character varying(%'
+            THEN substring(before FROM '\d+')::integer <= substring(after FROM '\d+')::integer
+        WHEN after = 'numeric' AND before LIKE 'numeric(%' THEN true
+        ELSE COALESCE(array_position(ARRAY['smallint', 'integer', 'bigint', 'numeric'], before)
+                      < array_position(ARRAY['smallint', 'integer', 'bigint', 'numeric'], after), false)
+    END
+$$;
+
+-- The columns of a table: [{id, number, name, type, base, key, ignored, redacted, redone}], flags where they are true. The ids are
+-- those on record. `retyped` and `recast` got another type by the command at hand, with and without USING; a column is `redone`
+-- where its values may be others than before.
+CREATE FUNCTION tenancy_internal.columns_of(target oid, retyped text[] DEFAULT '{}', recast text[] DEFAULT '{}') RETURNS jsonb
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH last AS (
+    SELECT c.columns, c.oid = target AND c.place = (SELECT p.place FROM tenancy_internal.audit_place p) AS is_here
+      FROM tenancy_internal.audited_columns c WHERE c.relation = target ORDER BY c.number DESC LIMIT 1
+), before AS (
+    SELECT (c ->> 'id')::integer AS id, (c ->> 'number')::integer AS number, c ->> 'name' AS name, c ->> 'type' AS type,
+           row_number() OVER (ORDER BY (c ->> 'number')::integer) AS rank
+      FROM last, jsonb_array_elements(last.columns) AS c
+), present AS (
+    SELECT a.attnum::integer AS number, a.attname::text AS name, format_type(a.atttypid, a.atttypmod) AS type,
+           tenancy_internal.compared_type(a.atttypid)::bigint AS base,
+           a.attnum = ANY (k.numbers) AS is_key,
+           -- PostgreSQL keeps no value of a virtual column, so the log has none.
+           a.attgenerated = 'v' OR COALESCE(a.attname = ANY (t.ignore_columns), false) AS is_ignored,
+           COALESCE(a.attname = ANY (t.redact_columns), false) AS is_redacted
+      FROM pg_attribute a LEFT JOIN tenancy_internal.audited_tables t ON t.relation = target
+     CROSS JOIN (SELECT tenancy_internal.key_numbers(target) AS numbers) AS k
+     WHERE a.attrelid = target AND a.attnum > 0 AND NOT a.attisdropped
+), way AS (
+    -- A dump numbers the columns anew, in their order. Where that cannot be so, names are all there is; or nothing is sure.
+    SELECT CASE WHEN last.is_here THEN 'number'
+                WHEN NOT EXISTS (SELECT FROM before b JOIN present p ON p.number = b.rank
+                                  WHERE p.name <> b.name AND p.name IN (SELECT o.name FROM before o)) THEN 'rank'
+                WHEN (SELECT array_agg(b.name ORDER BY b.name) FROM before b) = (SELECT array_agg(p.name ORDER BY p.name) FROM present p)
+                THEN 'name' END AS by
+      FROM last
+), matched AS (
+    SELECT p.*, b.id, b.type AS type_before
+      FROM present p
+      LEFT JOIN (before b CROSS JOIN way)
+        ON CASE way.by WHEN 'number' THEN p.number = b.number WHEN 'rank' THEN p.number = b.rank WHEN 'name' THEN p.name = b.name END
+), highest AS (
+    SELECT COALESCE(max((c ->> 'id')::integer), 0) AS id
+      FROM tenancy_internal.audited_columns v, jsonb_array_elements(v.columns) AS c WHERE v.relation = target
+)
+SELECT COALESCE(jsonb_agg(jsonb_strip_nulls(jsonb_build_object(
+           'id', COALESCE(m.id, h.id + m.place), 'number', m.number, 'name', m.name, 'type', m.type, 'base', m.base,
+           'key', NULLIF(m.is_key, false), 'ignored', NULLIF(m.is_ignored, false), 'redacted', NULLIF(m.is_redacted, false),
+           'redone', NULLIF(m.id IS NOT NULL AND (m.name = ANY (retyped) OR NOT tenancy_internal.is_widened(m.type_before, m.type)
+                            OR m.type_before <> m.type AND NOT m.name = ANY (recast)), false))) ORDER BY m.number), '[]')
+  FROM (SELECT m.*, row_number() OVER (PARTITION BY m.id IS NULL ORDER BY m.number) AS place FROM matched m) AS m
+ CROSS JOIN highest h
+$$;
+
+-- Puts the columns of audited tables on record, of those touched with their partitions, children and typed tables, where they
+-- are not on record already.
+CREATE FUNCTION tenancy_internal.note_columns(touched oid[], retyped text[] DEFAULT '{}', recast text[] DEFAULT '{}') RETURNS void
+LANGUAGE sql SET search_path = pg_catalog, pg_temp AS $$
+INSERT INTO tenancy_internal.audited_columns (relation, number, begins, columns, place, oid)
+SELECT r.relation, COALESCE(l.number, 0) + 1, r.begins, n.columns, p.place, r.relation::oid
+  FROM (SELECT DISTINCT t.relation,
+               NOT EXISTS (SELECT FROM tenancy_internal.audited_columns b
+                            WHERE b.relation = t.relation AND b.begins AND b.since >= t.audited_at) AS begins
+          FROM unnest(touched) AS u(oid)
+         CROSS JOIN LATERAL (SELECT u.oid
+                              UNION
+                             SELECT c.oid FROM pg_class o JOIN pg_class c ON c.reloftype = o.reltype
+                              WHERE o.oid = u.oid AND o.reltype <> 0) AS s(oid)
+         CROSS JOIN LATERAL tenancy_internal.table_family(s.oid) AS f(relation)
+          JOIN tenancy_internal.audited_tables t ON t.relation = f.relation) AS r
+ CROSS JOIN tenancy_internal.audit_place p
+  LEFT JOIN LATERAL (SELECT c.number, (SELECT jsonb_agg(o.value - 'redone' ORDER BY o.ordinality)
+                                         FROM jsonb_array_elements(c.columns) WITH ORDINALITY AS o) AS columns
+                       FROM tenancy_internal.audited_columns c WHERE c.relation = r.relation ORDER BY c.number DESC LIMIT 1) AS l ON true
+ CROSS JOIN LATERAL tenancy_internal.columns_of(r.relation, retyped, recast) AS n(columns)
+ WHERE r.begins OR l.columns IS DISTINCT FROM n.columns
+$$;
+
+-- The columns of a table through time, newest first. The first version is what the catalog says now, in case something altered the
+-- table unseen, which superusers can arrange (event_triggers, ALTER EVENT TRIGGER).
+CREATE FUNCTION tenancy_internal.column_versions(target oid)
+RETURNS TABLE (number integer, since timestamptz, until timestamptz, begins boolean, columns jsonb)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT v.number, v.since, lead(v.since, 1, 'infinity') OVER (ORDER BY v.number), v.begins, v.columns
+      FROM (SELECT c.number, c.since, c.begins, c.columns FROM tenancy_internal.audited_columns c WHERE c.relation = target
+             UNION ALL
+            SELECT 2147483647, clock_timestamp(), false, tenancy_internal.columns_of(target)) AS v
+     ORDER BY v.number DESC
+$$;
+
+-- What became of each column that a table had in each of its versions: `name` is what it was called, `now` what it is called, NULL for
+-- one that was dropped. `is_redone`: its values may be others since; `is_replaced`: another column has its name.
+CREATE FUNCTION tenancy_internal.columns_since(target oid)
+RETURNS TABLE (number integer, since timestamptz, until timestamptz, name text, now text, is_redone boolean, is_replaced boolean)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH v AS MATERIALIZED (SELECT * FROM tenancy_internal.column_versions(target)),
+     o AS MATERIALIZED (SELECT v.number, v.since, v.until, c.value AS c FROM v, jsonb_array_elements(v.columns) AS c),
+     n AS MATERIALIZED (SELECT p.c FROM o p WHERE p.until = 'infinity')
+SELECT o.number, o.since, o.until, o.c ->> 'name', n.c ->> 'name',
+       EXISTS (SELECT FROM o l WHERE l.number > o.number AND l.c -> 'id' = o.c -> 'id' AND l.c ? 'redone'),
+       EXISTS (SELECT FROM n a WHERE a.c -> 'name' = o.c -> 'name' AND a.c -> 'id' <> o.c -> 'id')
+  FROM o LEFT JOIN n ON n.c -> 'id' = o.c -> 'id'
+$$;
+
+-- Values of an entry, which names the columns of then, by ids of columns of `target`: its columns were `columns` when the entry was
+-- written, and are `present` now. `elsewhere`, where the entry is one of a partition, child or parent: tenancy_internal.columns_since() of that.
+-- Such tables call their columns alike as long as they belong together.
+CREATE FUNCTION tenancy_internal.values_by_id(target oid, columns jsonb, present jsonb, elsewhere jsonb, moment timestamptz, vals jsonb) RETURNS jsonb
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
+DECLARE
+    missing text;
+BEGIN
+    IF elsewhere IS NULL THEN
+        missing := (SELECT v.key FROM jsonb_object_keys(vals) AS v(key)
+                     WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(values_by_id.columns) AS c WHERE c ->> 'name' = v.key) LIMIT 1);
+        IF missing IS NOT NULL THEN
+            RAISE EXCEPTION 'the log does not know column "%" of % as it was', missing, target::regclass
+                USING ERRCODE = 'object_not_in_prerequisite_state',
+                      DETAIL = 'An entry names it, the columns on record do not: the table was altered while event triggers were off.',
+                      HINT = 'Call tenancy.row_history(...) to see what the log has of the row.';
+        END IF;
+        RETURN (SELECT COALESCE(jsonb_object_agg(c ->> 'id', vals -> (c ->> 'name')), '{}')
+                  FROM jsonb_array_elements(values_by_id.columns) AS c WHERE vals ? (c ->> 'name'));
+    END IF;
+    RETURN (SELECT COALESCE(jsonb_object_agg(c ->> 'id', v.value), '{}')
+              FROM jsonb_each(vals) AS v
+              LEFT JOIN jsonb_array_elements(elsewhere) AS s
+                ON s ->> 'name' = v.key AND (s ->> 'since')::timestamptz <= moment AND moment < (s ->> 'until')::timestamptz
+              JOIN jsonb_array_elements(CASE WHEN s ->> 'now' IS NULL THEN values_by_id.columns ELSE present END) AS c
+                ON c ->> 'name' = COALESCE(s ->> 'now', v.key));
+END $$;
+
+-- The key of a table through time, as spans with [{now, name, base}]: what the key's columns are called now, what they were called, and their
+-- type. Only as far back as a row has the same key: not beyond an ALTER that took other columns for it, or made other values of them.
+CREATE FUNCTION tenancy_internal.key_periods(target oid) RETURNS TABLE (since timestamptz, until timestamptz, key jsonb)
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+WITH v AS MATERIALIZED (
+    SELECT v.since, v.until, (SELECT jsonb_agg(c ORDER BY (c ->> 'id')::integer) FROM jsonb_array_elements(v.columns) AS c WHERE c ? 'key') AS key
+      FROM tenancy_internal.column_versions(target) v
+), k AS MATERIALIZED (
+    SELECT v.since, v.until, v.key, jsonb_path_query_array(v.key, '$[*].id') AS ids FROM v
+), n AS (
+    SELECT k.key, k.ids FROM k WHERE k.until = 'infinity'
+), edge AS (
+    SELECT COALESCE(max(CASE WHEN k.ids IS DISTINCT FROM n.ids THEN k.until ELSE k.since END), '-infinity') AS since
+      FROM k, n WHERE k.ids IS DISTINCT FROM n.ids OR k.key @> '[{"redone": true}]'
+), p AS (
+    SELECT k.since, k.until,
+           (SELECT jsonb_agg(jsonb_build_object('now', o.value -> 'name', 'name', c.value -> 'name', 'base', c.value -> 'base') ORDER BY c.ordinality)
+              FROM jsonb_array_elements(k.key) WITH ORDINALITY AS c JOIN jsonb_array_elements(n.key) AS o ON o.value -> 'id' = c.value -> 'id') AS key
+      FROM k, n, edge WHERE k.since >= edge.since
+)
+SELECT CASE WHEN min(p.since) = (SELECT min(v.since) FROM v) THEN '-infinity' ELSE min(p.since) END, max(p.until), p.key
+  FROM (SELECT p.*, count(*) FILTER (WHERE p.is_other) OVER (ORDER BY p.since) AS span
+          FROM (SELECT p.*, p.key IS DISTINCT FROM lag(p.key) OVER (ORDER BY p.since) AS is_other FROM p) AS p) AS p
+ GROUP BY p.span, p.key
+$$;
+
+-- What the log has of one row, newest first; where its key was changed, of the key it had before. `key` has the names of now.
+-- Those of `whose`, or all where that is NULL. Statements of one transaction stand in the order of their beginnings: what a trigger's
+-- statement did is written before what fired it.
 CREATE FUNCTION tenancy_internal.row_entries(target oid, key jsonb, whose uuid)
 RETURNS SETOF tenancy_internal.audit_entries
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
@@ -269,15 +482,47 @@ LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
     wanted jsonb := key;
     last tenancy_internal.audit_entries;       -- where the row had another key before: go on from there
+    layouts integer[];                         -- those with this key, each for the span of time in which it was called as
+    since timestamptz[];                       -- the layout has it
+    until timestamptz[];
+    keys jsonb[];
     e record;
 BEGIN
+    WITH l AS MATERIALIZED (
+        SELECT y.* FROM tenancy_internal.audit_layouts y WHERE y.id IN (SELECT tenancy_internal.audit_layouts_of(target))
+    ), p AS MATERIALIZED (
+        SELECT r.relation, k.* FROM (SELECT DISTINCT l.relation FROM l) AS r, tenancy_internal.key_periods(r.relation) AS k
+    )
+    SELECT array_agg(l.id), array_agg(p.since), array_agg(p.until), array_agg(p.key)
+      INTO layouts, since, until, keys
+      FROM l JOIN p ON p.relation = l.relation
+     WHERE jsonb_array_length(p.key) = (SELECT count(*) FROM jsonb_array_elements(l.columns) AS c WHERE c ? 'key')
+       AND NOT EXISTS (SELECT FROM jsonb_array_elements(p.key) AS n
+                        WHERE NOT EXISTS (SELECT FROM jsonb_array_elements(l.columns) AS c
+                                           WHERE c ? 'key' AND c -> 'name' = n -> 'name'
+                                             AND (c -> 'stored' IN (n -> 'base', '3802')
+                                                  OR c -> 'stored' = '1043' AND n -> 'base' = '25')));
     LOOP
         FOR e IN
-            SELECT a AS entry, a.row_key, k.row_key AS sought
-              FROM tenancy_internal.audit_layouts_of(target) AS l(layout)
-             CROSS JOIN LATERAL tenancy_internal.find_row_key(l.layout, wanted) AS k
+            WITH found AS MATERIALIZED (
+                SELECT p.layout, p.since, p.until, p.key,
+                       (SELECT jsonb_object_agg(n ->> 'name', wanted -> (n ->> 'now')) FROM jsonb_array_elements(p.key) AS n) AS wanted
+                  FROM unnest(layouts, since, until, keys) AS p(layout, since, until, key)
+                 -- A number of now may be none of the type of then.
+                 WHERE p.until = 'infinity'
+                    OR NOT EXISTS (SELECT FROM jsonb_array_elements(p.key) AS n
+                                    WHERE n ->> 'base' IN ('20', '21', '23')
+                                      AND NOT CASE WHEN wanted ->> (n ->> 'now') ~ '^-?[0-9]+$'
+                                                   THEN abs((wanted ->> (n ->> 'now'))::numeric)
+                                                        < CASE n ->> 'base' WHEN '21' THEN 32768 WHEN '23' THEN 2147483648 ELSE 9223372036854775808 END
+                                                   ELSE false END)
+            )
+            SELECT a AS entry, a.row_key, k.row_key AS sought, l.key
+              FROM found l
+             CROSS JOIN LATERAL tenancy_internal.find_row_key(l.layout, l.wanted) AS k
               JOIN tenancy_internal.audit_entries a
                 ON a.layout = l.layout AND (a.key_hash = k.key_hash OR a.key_hash IS NULL)
+               AND a.occurred_at >= l.since AND a.occurred_at < l.until
                AND (whose IS NULL OR a.tenant_id = whose)
                AND (a.row_key = k.row_key OR a.action = 'UPDATE' AND a.row_key || COALESCE(a.new_values, '{}') @> k.row_key)
              WHERE last IS NULL
@@ -291,91 +536,189 @@ BEGIN
         END LOOP;
         EXIT WHEN NOT FOUND OR e.row_key = e.sought;
         -- What is said of the row from here back is said of its key before.
-        wanted := e.row_key;
+        wanted := (SELECT jsonb_object_agg(n ->> 'now', e.row_key -> (n ->> 'name')) FROM jsonb_array_elements(e.key) AS n);
         last := e.entry;
     END LOOP;
 END $$;
 
--- Whether entries of a layout have whole rows, of UPDATE too.
-CREATE FUNCTION tenancy_internal.has_whole_rows(layout integer) RETURNS boolean
-LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
-    SELECT EXISTS (SELECT FROM tenancy_internal.audit_layouts l WHERE l.id = layout AND l.row_images = 'full')
-$$;
-
--- The row as it was at `moment`, from its present state back; NULL where there was none. A row that is not there may have
--- gone with a TRUNCATE, which keeps no images: what it was before is told by older entries, as far as they reach.
-CREATE FUNCTION tenancy_internal.row_at(target oid, key jsonb, whose uuid, present jsonb, moment timestamptz) RETURNS jsonb
+-- The row as it was at `moment`, with the columns of then; NULL where there was none. It goes back from the present row, or from none,
+-- undoing entries; what an ALTER did to values has no entry, and a TRUNCATE keeps no images: what they hide is looked for in older
+-- entries, and is an error where those do not tell either.
+CREATE FUNCTION tenancy_internal.row_at(target oid, key jsonb, whose uuid, present jsonb, present_in oid, moment timestamptz) RETURNS jsonb
 LANGUAGE plpgsql STABLE SET search_path = pg_catalog, pg_temp AS $$
 DECLARE
-    state jsonb := present;
-    is_whole boolean := true;                  -- else the row was there, and columns that `state` lacks are not known yet
-    hidden text[];
-    ignored text[];
+    no_way text := format('Call tenancy.row_history(%L, %L) to see what the log has of the row.', target::regclass, key);
+    since timestamptz[];                       -- versions of the columns, the newest first
+    versions jsonb[];
+    v integer := 1;                            -- the version where we are
+    v_then integer;
+    was_there boolean := present IS NOT NULL;  -- NULL: not known
+    state jsonb;                               -- values by ids of columns, as far as they are known
+    why jsonb := '{}';                         -- for those that are not
+    why_not text;                              -- for the row itself
+    is_settled boolean := present IS NULL;     -- an entry says which table the row was in
+    barred text[] := '{}';                     -- ids of columns of which older entries do not tell
+    wanted text[];                             -- ids of columns that are asked for
     emptied tenancy_internal.audit_chunks[];   -- the newest first
-    next_emptied integer := 1;
+    t integer := 1;
+    next_version boolean;
+    next_emptied boolean;
+    at timestamptz;
+    vals jsonb;
+    missing jsonb;
+    elsewhere jsonb := '{}';                   -- what became of the columns of partitions, children and parents
     e tenancy_internal.audit_entries;
 BEGIN
-    SELECT t.ignore_columns, t.redact_columns INTO ignored, hidden
-      FROM tenancy_internal.audited_tables t WHERE t.relation = target;
-    state := state - COALESCE(ignored, '{}');
+    SELECT array_agg(c.since ORDER BY c.until DESC), array_agg(c.columns ORDER BY c.until DESC),
+           max(c.since) FILTER (WHERE c.begins)
+      INTO since, versions, at FROM tenancy_internal.column_versions(target) c;
+    IF NOT EXISTS (SELECT FROM tenancy_internal.audited_tables a WHERE a.relation = target) THEN
+        RAISE EXCEPTION 'table % is not audited', target::regclass
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = 'What is done to its rows leaves no entries.', HINT = no_way;
+    ELSIF at > moment THEN
+        RAISE EXCEPTION 'table % was not audited then', target::regclass
+            USING ERRCODE = 'object_not_in_prerequisite_state', DETAIL = format('Its audit began at %s.', at),
+                  HINT = format('Ask for %L or later.', at);
+    END IF;
+    at := tenancy_internal.entries_kept_since(target, whose);
+    IF at > moment THEN
+        RAISE EXCEPTION 'the log does not reach back to %', moment
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = format('Entries of before %s are past their retention.', at),
+                  HINT = format('Ask for %L or later; tenancy.set_audit_retention(...) keeps entries longer.', at);
+    END IF;
+    v_then := (SELECT min(n) FROM generate_subscripts(since, 1) AS n WHERE since[n] <= moment);
+    -- What is ignored or redacted by now is nobody's to read any more.
+    wanted := ARRAY(SELECT c ->> 'id' FROM jsonb_array_elements(versions[v_then]) AS c
+                      LEFT JOIN jsonb_array_elements(versions[1]) AS n ON n -> 'id' = c -> 'id'
+                     WHERE NOT (c ?| '{ignored,redacted}' OR COALESCE(n ?| '{ignored,redacted}', false)));
+    state := (SELECT COALESCE(jsonb_object_agg(c ->> 'id', present -> (c ->> 'name')), '{}')
+                FROM jsonb_array_elements(versions[1]) AS c WHERE NOT c ? 'ignored' AND present IS NOT NULL);
     emptied := ARRAY(SELECT c FROM tenancy_internal.audit_chunks c
                       WHERE c.layout IN (SELECT tenancy_internal.audit_layouts_of(target)) AND c.key_hash IS NULL AND c.action = 'T'
                       ORDER BY c.occurred_at DESC);
     <<back>>
     FOR e IN SELECT r.* FROM tenancy_internal.row_entries(target, key, whose) r
               UNION ALL SELECT (NULL::tenancy_internal.audit_entries).* LOOP
-        WHILE next_emptied <= cardinality(emptied)
-              AND CASE WHEN emptied[next_emptied].transaction_id = e.transaction_id THEN emptied[next_emptied].command > e.command
-                       ELSE e.id IS NULL OR emptied[next_emptied].occurred_at > e.occurred_at END LOOP
-            IF emptied[next_emptied].occurred_at <= moment THEN
-                IF state = '{}' AND NOT is_whole THEN
-                    state := NULL;
-                    is_whole := true;
+        -- ALTER and TRUNCATE between this entry and what came after it.
+        LOOP
+            next_version := v < cardinality(since) AND (e.id IS NULL OR since[v] > e.occurred_at);
+            next_emptied := t <= cardinality(emptied)
+                AND CASE WHEN emptied[t].transaction_id = e.transaction_id THEN emptied[t].command > e.command
+                         ELSE e.id IS NULL OR emptied[t].occurred_at > e.occurred_at END;
+            EXIT WHEN NOT next_version AND NOT next_emptied;
+            IF next_version AND (NOT next_emptied OR since[v] > emptied[t].occurred_at) THEN
+                at := since[v];
+                EXIT back WHEN at <= moment AND (NOT was_there OR state ?& wanted);
+                missing := (SELECT COALESCE(jsonb_object_agg(o.id, o.reason), '{}') FROM (
+                    SELECT COALESCE(a, b) ->> 'id' AS id,
+                           CASE WHEN a IS NULL THEN format('It was dropped at %s', at)
+                                WHEN b IS NULL THEN format('It was added at %s', at)
+                                WHEN a ? 'redone' THEN format('Its type was altered at %s', at)
+                                WHEN b ? 'ignored' THEN format('It was not audited before %s (ignore_columns)', at) END AS reason
+                      FROM jsonb_array_elements(versions[v]) AS a
+                      FULL JOIN jsonb_array_elements(versions[v + 1]) AS b ON b -> 'id' = a -> 'id') AS o
+                     WHERE o.reason IS NOT NULL);
+                IF EXISTS (SELECT FROM jsonb_array_elements(versions[v]) AS a FULL JOIN jsonb_array_elements(versions[v + 1]) AS b ON b -> 'id' = a -> 'id'
+                            WHERE COALESCE(a ? 'key', false) <> COALESCE(b ? 'key', false) OR a ?& '{key,redone}') THEN
+                    -- Which row of then it is is not known.
+                    EXIT back WHEN at <= moment;
+                    was_there := NULL;
+                    state := '{}';
+                    why_not := format('Its key was altered at %s', at);
+                ELSIF at > moment THEN
+                    state := state - ARRAY(SELECT jsonb_object_keys(missing));
+                ELSE
+                    barred := barred || ARRAY(SELECT k FROM jsonb_object_keys(missing) AS k WHERE NOT state ? k);
                 END IF;
-                EXIT back WHEN is_whole;
-            ELSIF state IS NULL THEN
-                state := '{}';
-                is_whole := false;
-            END IF;
-            next_emptied := next_emptied + 1;
-        END LOOP;
-        IF e.occurred_at <= moment THEN
-            EXIT WHEN is_whole;
-            IF e.action = 'DELETE' THEN
-                state := NULL;
+                why := missing || why;
+                v := v + 1;
             ELSE
-                state := COALESCE(e.row_key, '{}') || COALESCE(e.new_values, '{}') || state;
+                at := emptied[t].occurred_at;
+                IF at > moment THEN
+                    IF NOT was_there THEN
+                        was_there := NULL;
+                        why_not := format('The table was emptied by TRUNCATE at %s', at);
+                    END IF;
+                ELSE
+                    IF was_there IS NULL THEN
+                        was_there := false;
+                    END IF;
+                    EXIT back;
+                END IF;
+                t := t + 1;
             END IF;
-            is_whole := e.action = 'DELETE' OR e.new_values IS NOT NULL AND (e.action = 'INSERT' OR tenancy_internal.has_whole_rows(e.layout));
-            EXIT WHEN is_whole OR e.new_values IS NULL;
-        ELSIF e.action = 'INSERT' THEN
-            state := NULL;
-            is_whole := true;
-        ELSIF e.old_values IS NULL AND e.id IS NOT NULL THEN
-            RAISE EXCEPTION 'the log does not know how the row of % was', target::regclass
-                USING ERRCODE = 'object_not_in_prerequisite_state',
-                      DETAIL = 'Entries without images (row_images => ''none'') lie between then and now.',
-                      HINT = 'tenancy.row_history(...) shows what is known.';
-        ELSIF e.id IS NOT NULL THEN
-            state := COALESCE(e.row_key, '{}') || COALESCE(state, '{}') || e.old_values;
-            is_whole := is_whole OR e.action = 'DELETE' OR tenancy_internal.has_whole_rows(e.layout);
+        END LOOP;
+        EXIT WHEN e.id IS NULL OR e.occurred_at <= moment AND (NOT was_there OR state ?& wanted);
+        IF e.relation <> target AND NOT elsewhere ? e.relation::oid::text THEN
+            elsewhere := elsewhere || jsonb_build_object(e.relation::oid,
+                (SELECT COALESCE(jsonb_agg(to_jsonb(s)), '[]') FROM tenancy_internal.columns_since(e.relation) AS s));
+        END IF;
+        vals := tenancy_internal.values_by_id(target, versions[v], versions[1], elsewhere -> e.relation::oid::text, e.occurred_at,
+            COALESCE(e.row_key, '{}') || COALESCE(CASE WHEN e.occurred_at <= moment THEN e.new_values ELSE e.old_values END, '{}'));
+        -- What an entry without images (row_images => 'none') says nothing of.
+        missing := (SELECT COALESCE(jsonb_object_agg(c ->> 'id', 'Entries without images (row_images => ''none'') lie between'), '{}')
+                      FROM jsonb_array_elements(versions[v]) AS c
+                     WHERE NOT vals ? (c ->> 'id') AND NOT c ? 'ignored'
+                       AND (e.changed_columns IS NULL OR c ->> 'name' = ANY (e.changed_columns))
+                        OR e.occurred_at <= moment AND e.new_values IS NULL AND c ->> 'name' = ANY (e.changed_columns));
+        IF e.occurred_at > moment THEN
+            is_settled := is_settled OR e.action <> 'UPDATE';
+            was_there := e.action <> 'INSERT';
+            IF e.action = 'UPDATE' THEN
+                state := state - ARRAY(SELECT jsonb_object_keys(missing)) || vals;
+                why := why || missing;
+            ELSE
+                state := CASE WHEN e.action = 'DELETE' THEN vals ELSE '{}' END;
+                why := CASE WHEN e.action = 'DELETE' THEN missing ELSE '{}' END;
+            END IF;
+        ELSIF e.action = 'DELETE' THEN
+            -- Where nothing tells of the row afterwards, it was not there.
+            was_there := COALESCE(was_there, false);
+            EXIT;
+        ELSE
+            was_there := true;
+            barred := barred || ARRAY(SELECT k FROM jsonb_object_keys(missing) AS k WHERE NOT state ? k);
+            state := vals - barred || state;
+            why := missing || why;
+            EXIT WHEN e.action = 'INSERT';
         END IF;
     END LOOP;
-    IF NOT is_whole THEN
+    IF NOT was_there THEN
+        RETURN NULL;
+    END IF;
+    IF was_there IS NULL THEN
         RAISE EXCEPTION 'the log does not know how the row of % was', target::regclass
             USING ERRCODE = 'object_not_in_prerequisite_state',
-                  DETAIL = 'The table was emptied by TRUNCATE since, and older entries do not tell of the whole row.',
-                  HINT = 'tenancy.row_history(...) shows what is known.';
+                  DETAIL = why_not || ', and older entries do not tell of the row.', HINT = no_way;
     END IF;
-    -- The present value is not that of then, and that one is not kept.
-    RETURN state || COALESCE((SELECT jsonb_object_agg(h, '[redacted]') FROM unnest(hidden) AS h WHERE state ? h), '{}');
+    at := (SELECT max(c.since) FROM tenancy_internal.audited_columns c WHERE c.relation = present_in AND c.begins);
+    IF NOT is_settled AND at > moment THEN
+        RAISE EXCEPTION 'the log does not know how the row of % was', target::regclass
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = format('It is in %s, whose audit began at %s.', present_in::regclass, at),
+                  HINT = format('Ask for %L or later.', at);
+    END IF;
+    FOR missing IN SELECT c FROM jsonb_array_elements(versions[v_then]) AS c WHERE c ->> 'id' = ANY (wanted) AND NOT state ? (c ->> 'id') LOOP
+        RAISE EXCEPTION 'the log does not know column "%" of the row of % as it was', missing ->> 'name', target::regclass
+            USING ERRCODE = 'object_not_in_prerequisite_state',
+                  DETAIL = COALESCE(why ->> (missing ->> 'id'), why_not) || ', and no entry of the row has the value of before.', HINT = no_way;
+    END LOOP;
+    RETURN (SELECT COALESCE(jsonb_object_agg(c ->> 'name',
+                   CASE WHEN c ? 'redacted' OR COALESCE(n ? 'redacted', false) THEN to_jsonb('[redacted]'::text)
+                        ELSE state -> (c ->> 'id') END), '{}')
+              FROM jsonb_array_elements(versions[v_then]) AS c
+              LEFT JOIN jsonb_array_elements(versions[1]) AS n ON n -> 'id' = c -> 'id'
+             WHERE NOT (c ? 'ignored' OR COALESCE(n ? 'ignored', false)));
 END $$;
 
 -- ALWAYS: session_replication_role = replica must not switch them off.
 CREATE EVENT TRIGGER tenancy_keep_audit_drops ON sql_drop EXECUTE FUNCTION tenancy_internal.note_audit_drops();
 ALTER EVENT TRIGGER tenancy_keep_audit_drops ENABLE ALWAYS;
 CREATE EVENT TRIGGER tenancy_keep_audit ON ddl_command_end
-    WHEN TAG IN ('ALTER TABLE', 'ALTER TRIGGER', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE TRIGGER')
+    WHEN TAG IN ('ALTER TABLE', 'ALTER TRIGGER', 'CREATE SCHEMA', 'CREATE TABLE', 'CREATE TRIGGER',
+                 -- ALTER VIEW ... RENAME COLUMN renames a table's, too; ALTER TYPE those of its typed tables.
+                 'ALTER FOREIGN TABLE', 'ALTER MATERIALIZED VIEW', 'ALTER TYPE', 'ALTER VIEW')
     EXECUTE FUNCTION tenancy_internal.guard_audit();
 ALTER EVENT TRIGGER tenancy_keep_audit ENABLE ALWAYS;
 
@@ -398,9 +741,19 @@ COMMENT ON FUNCTION tenancy_internal.is_audited(oid) IS 'whether all triggers of
 COMMENT ON FUNCTION tenancy_internal.read_chunk(oid, tid) IS 'the rows of a chunk of the log, for whoever may read them';
 COMMENT ON FUNCTION tenancy_internal.find_row_key(integer, jsonb) IS 'a row''s key as the log has it, with its hash; no row for what is no key';
 COMMENT ON FUNCTION tenancy_internal.audit_layouts_of(oid) IS 'layouts that rows of a table may have been written by';
+COMMENT ON TABLE tenancy_internal.audited_columns IS 'the columns of audited tables through time';
+COMMENT ON TABLE tenancy_internal.audit_place IS 'names this database, where attribute numbers are those on record';
+COMMENT ON FUNCTION tenancy_internal.key_numbers(oid) IS 'the attribute numbers of a table''s key';
+COMMENT ON FUNCTION tenancy_internal.is_widened(text, text) IS 'whether ALTER TYPE without USING leaves every value as it is';
+COMMENT ON FUNCTION tenancy_internal.columns_of(oid, text[], text[]) IS 'the columns of a table, with the ids that they have on record';
+COMMENT ON FUNCTION tenancy_internal.note_columns(oid[], text[], text[]) IS 'puts the columns of audited tables on record where they changed';
+COMMENT ON FUNCTION tenancy_internal.column_versions(oid) IS 'the columns of a table through time, newest first, from now';
+COMMENT ON FUNCTION tenancy_internal.columns_since(oid) IS 'what became of the columns of a table, by the time and the name that they had';
+COMMENT ON FUNCTION tenancy_internal.describe_rows(oid) IS 'a table as reading and undoing look at its rows';
+COMMENT ON FUNCTION tenancy_internal.values_by_id(oid, jsonb, jsonb, jsonb, timestamptz, jsonb) IS 'values of an entry by ids of columns';
+COMMENT ON FUNCTION tenancy_internal.key_periods(oid) IS 'names and types of a table''s key through time, as far as rows can be followed';
 COMMENT ON FUNCTION tenancy_internal.row_entries(oid, jsonb, uuid) IS 'what the log has of a row, newest first';
-COMMENT ON FUNCTION tenancy_internal.has_whole_rows(integer) IS 'whether entries of a layout have whole rows';
-COMMENT ON FUNCTION tenancy_internal.row_at(oid, jsonb, uuid, jsonb, timestamptz) IS 'a row as it was, from its present state back';
+COMMENT ON FUNCTION tenancy_internal.row_at(oid, jsonb, uuid, jsonb, oid, timestamptz) IS 'a row as it was, from its present state back';
 COMMENT ON FUNCTION tenancy_internal.audit_tenant() IS
     'the tenant whose entries may be read; NULL for an administrator without one, who may read all';
 COMMENT ON VIEW tenancy_internal.audit_entries IS 'the log, an entry a row';
@@ -548,6 +901,19 @@ $$;
 CREATE FUNCTION tenancy_internal.audit_horizon() RETURNS timestamptz
 LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
     SELECT min(now() - r.keep) FROM tenancy.audit_retention r
+$$;
+
+-- From when on no entry of a table is past its retention; what is older may have been removed.
+CREATE FUNCTION tenancy_internal.entries_kept_since(target oid, whose uuid) RETURNS timestamptz
+LANGUAGE sql STABLE SET search_path = pg_catalog, pg_temp AS $$
+    SELECT max(now() - r.keep)
+      FROM tenancy.audit_retention r
+     WHERE CASE WHEN whose IS NULL
+                -- Rows of any tenant, unless the table has none.
+                THEN r.tenant_id IS NULL
+                     OR EXISTS (SELECT FROM tenancy_internal.protected_tables p WHERE p.relation = target AND p.tenant_column IS NOT NULL)
+                WHEN EXISTS (SELECT FROM tenancy.audit_retention o WHERE o.tenant_id = whose) THEN r.tenant_id = whose
+                ELSE r.tenant_id IS NULL END
 $$;
 
 -- Locks each of the relations, or none, as tenancy_internal.lock_briefly() does.
@@ -1242,6 +1608,7 @@ COMMENT ON FUNCTION tenancy.verify_audit(text) IS
 COMMENT ON FUNCTION tenancy_internal.audit_partitions() IS 'the partitions of the log for a span of time';
 COMMENT ON FUNCTION tenancy_internal.audit_cutoffs() IS 'up to when entries are past their retention, by tenant; NULL: all others';
 COMMENT ON FUNCTION tenancy_internal.audit_horizon() IS 'before this, nobody''s entries are kept';
+COMMENT ON FUNCTION tenancy_internal.entries_kept_since(oid, uuid) IS 'from when on no entry of a table is past its retention';
 COMMENT ON FUNCTION tenancy_internal.lock_audit(regclass[], text, integer) IS 'locks all of the relations or none, waiting briefly';
 COMMENT ON FUNCTION tenancy_internal.take_audit_turn() IS 'lets this session maintain or seal the log until it gives the turn back or fails';
 COMMENT ON FUNCTION tenancy_internal.give_audit_turn() IS 'gives the turn back';

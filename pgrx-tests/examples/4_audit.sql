@@ -9,6 +9,7 @@ SELECT relation, row_images, redact_columns, is_enforced FROM tenancy.audited_ta
 
 \c - postgres
 GRANT SELECT ON tenancy.audit_log TO saas_app;
+SELECT clock_timestamp() AS morning \gset
 -- Partitions of this month and the next two; once a day from now on.
 CALL tenancy.maintain_audit();
 
@@ -32,7 +33,7 @@ BEGIN; SET LOCAL app.current_tenant_id = 'globex';
 SELECT actor, action, changed_columns, count(*) FROM tenancy.audit_log
  WHERE action <> 'report sent' GROUP BY 1, 2, 3 ORDER BY min(id);
 -- What was that project before, and how did it come to this?
-SELECT tenancy.row_as_of('saas.projects', jsonb_build_object('id', id), now() - interval '1 minute') IS NULL AS is_new
+SELECT tenancy.row_as_of('saas.projects', jsonb_build_object('id', id), :'morning') IS NULL AS is_new
   FROM saas.projects WHERE title = 'Move the warehouse';
 SELECT h.action, h.old_values -> 'budget' AS before, h.new_values -> 'budget' AS after, h.actor
   FROM saas.projects p, tenancy.row_history('saas.projects', jsonb_build_object('id', p.id)) h

@@ -6,6 +6,8 @@ mod access;
 mod changes;
 #[path = "audit/images.rs"]
 mod images;
+#[path = "audit/past.rs"]
+mod past;
 #[path = "audit/retention.rs"]
 mod retention;
 #[path = "audit/seals.rs"]

@@ -1,4 +1,4 @@
-//! The guard: audited tables stay audited, and what becomes part of one is audited too.
+//! The guard: audited tables stay audited, and what becomes part of one is audited too. It also keeps the record of their columns.
 //!
 //! Event triggers call it, so it needs no preload.
 
@@ -18,6 +18,14 @@ pub fn note_drops(call: event::Call) -> Result<(), TenancyError> {
     let lost = spi::as_extension_owner(|| {
         spi::write(&sql, &[], |row| Ok((row.must::<Oid>(1)?, Ident::new(&row.must::<String>(2)?)?)))
     })?;
+    // ALTER TABLE reports at its end, with what else it did.
+    if !event::is_remaking() && !event::alters_table(call)? {
+        let sql = Sql::text(
+            "SELECT tenancy_internal.note_columns(ARRAY(SELECT o.objid FROM pg_catalog.pg_event_trigger_dropped_objects() o
+                                                         WHERE o.object_type OPERATOR(pg_catalog.=) 'table column'))",
+        );
+        spi::as_extension_owner(|| spi::run(&sql, &[]))?;
+    }
     if event::is_out_of_reach() {
         return Ok(());
     }
@@ -30,20 +38,35 @@ pub fn note_drops(call: event::Call) -> Result<(), TenancyError> {
 /// ddl_command_end: judges what the statement left behind.
 pub fn guard(call: event::Call) -> Result<(), TenancyError> {
     let statement = event::statement(call)?;
-    if event::is_out_of_reach() || settings::ddl_guard() == DdlGuard::Off || statement.kind == Kind::Harmless {
+    if event::is_remaking() || statement.kind == Kind::Harmless {
         return Ok(());
     }
     let mut roots = Vec::new();
     for relation in touched()? {
-        let Some(root) = layout::audited_with(relation)? else { continue };
-        if let Some((old, new)) = &statement.renamed_column {
-            follow_column(root, old, new)?;
-        }
-        if !roots.contains(&root) {
+        if let Some(root) = layout::audited_with(relation)?.filter(|root| !roots.contains(root)) {
             roots.push(root);
         }
     }
+    // What is on record follows whatever the guard may say.
+    if let Some((old, new)) = &statement.renamed_column {
+        roots.iter().try_for_each(|root| follow_column(*root, old, new))?;
+    }
+    note_columns(&statement)?;
+    if event::is_out_of_reach() || settings::ddl_guard() == DdlGuard::Off {
+        return Ok(());
+    }
     roots.into_iter().try_for_each(judge)
+}
+
+/// Puts on record what columns audited tables have after the statement.
+fn note_columns(statement: &event::Statement) -> Result<(), TenancyError> {
+    let sql = Sql::text(
+        "SELECT tenancy_internal.note_columns(
+                    ARRAY(SELECT c.objid FROM pg_catalog.pg_event_trigger_ddl_commands() c
+                           WHERE c.classid OPERATOR(pg_catalog.=) 'pg_catalog.pg_class'::pg_catalog.regclass), $1, $2)",
+    );
+    let (retyped, recast) = (statement.retyped_columns.clone(), statement.recast_columns.clone());
+    spi::as_extension_owner(|| spi::run(&sql, &[retyped.into(), recast.into()]))
 }
 
 fn touched() -> Result<Vec<Oid>, TenancyError> {

@@ -1,10 +1,11 @@
 //! Reads the log for a tenant, and undoes what it tells of.
 
-use super::plan::Member;
+use super::plan::{self, Fate, RowColumn, Rows, Unfit};
 use super::store;
 use crate::error::{AuditError, TenancyError};
 use crate::model::{Ident, QualifiedName, Sql};
-use crate::pg::{Oid, cache, json, rehearsal, role, spi, tenant_key};
+use crate::pg::role::Right;
+use crate::pg::{Oid, cache, json, rehearsal, role, spi, table_work, tenant_key};
 use pgrx::AnyElement;
 use pgrx::datum::TimestampWithTimeZone;
 use std::collections::HashMap;
@@ -89,52 +90,70 @@ pub fn row_history(target: Oid, key: AnyElement) -> Result<Vec<Version>, Tenancy
     rows.into_iter().map(whole).collect()
 }
 
-/// A table with a key, whose rows the current role may read; the key's columns.
-fn keyed(target: Oid, key: AnyElement) -> Result<(Member, Vec<Ident>), TenancyError> {
-    let member = store::family(target, spi::Snapshot::Statement)?.swap_remove(0);
-    if !role::may_select(target) {
-        return Err(AuditError::NoSelect { table: member.name, role: role::current_role() }.into());
+/// A table with a key, whose rows the current role may read.
+fn keyed(target: Oid, key: AnyElement) -> Result<Rows, TenancyError> {
+    let rows = store::rows_of(target, spi::Snapshot::Statement)?;
+    if !role::may(Right::Select, target) {
+        return Err(AuditError::NoSelect { table: rows.name, role: role::current_role() }.into());
     }
-    let columns: Vec<Ident> = member
-        .columns
-        .iter()
-        .filter(|column| column.is_key)
-        .map(|column| Ident::new(&column.name))
-        .collect::<Result<_, _>>()?;
-    if columns.is_empty() {
-        return Err(AuditError::NoKey { table: member.name.clone() }.into());
+    if rows.key().next().is_none() {
+        return Err(AuditError::NoKey { table: rows.name.clone() }.into());
     }
-    if !columns.iter().all(|column| json::has_field(key, column.as_str())) {
-        let columns = columns.iter().map(|column| column.as_str().to_owned()).collect();
-        return Err(AuditError::NotAKey { table: member.name.clone(), columns }.into());
+    if !names_a_row(&rows, key) {
+        let columns = rows.key().map(|column| column.name.as_str().to_owned()).collect();
+        return Err(AuditError::NotAKey { table: rows.name.clone(), columns }.into());
     }
-    Ok((member, columns))
+    Ok(rows)
+}
+
+/// Whether an object has a value for each column of the key.
+fn names_a_row(rows: &Rows, key: AnyElement) -> bool {
+    rows.key().all(|column| json::has_field(key, column.name.as_str()))
+}
+
+/// `pg_catalog.jsonb_to_record(parameter) AS alias (columns)`: the types are those under domains, so that no CHECK of a
+/// user's is met. Only within a user's composite type one still is.
+fn record<'a>(
+    sql: Sql,
+    parameter: &'static str,
+    alias: &'static str,
+    columns: impl Iterator<Item = &'a RowColumn>,
+) -> Sql {
+    let mut sql = sql.then("pg_catalog.jsonb_to_record(").then(parameter).then(") AS ").then(alias);
+    for (at, column) in columns.enumerate() {
+        sql = sql.then(if at > 0 { ", " } else { " (" }).ident(&column.name).then(" ").name(&column.base);
+    }
+    sql.then(")")
+}
+
+/// `t.key = k.key AND ...`. A key of a type that PostgreSQL's own operators cannot compare is an error.
+fn same_key(mut sql: Sql, rows: &Rows) -> Sql {
+    for (at, column) in rows.key().enumerate() {
+        sql = sql.then(if at > 0 { " AND t." } else { "t." }).ident(&column.name);
+        sql = sql.then(" OPERATOR(pg_catalog.=) k.").ident(&column.name);
+    }
+    sql
 }
 
 /// `FROM table AS t, (the key as a row) AS k WHERE t.key = k.key`, the key being the first parameter.
-fn found_by_key(sql: Sql, table: &QualifiedName, key: &[Ident]) -> Sql {
-    let mut sql = sql
-        .then(" FROM ")
-        .name(table)
-        .then(" AS t, pg_catalog.jsonb_populate_record(NULL::")
-        .name(table)
-        .then(", $1) AS k WHERE ");
-    for (at, column) in key.iter().enumerate() {
-        sql = sql.then(if at > 0 { " AND t." } else { "t." }).ident(column).then(" = k.").ident(column);
-    }
-    sql
+fn found_by_key(sql: Sql, rows: &Rows) -> Sql {
+    let sql = record(sql.then(" FROM ").name(&rows.name).then(" AS t, "), "$1", "k", rows.key());
+    same_key(sql.then(" WHERE "), rows)
 }
 
 /// A row as it was at a time; None where there was none.
 pub fn row_as_of(target: Oid, key: AnyElement, at: TimestampWithTimeZone) -> Result<Option<AnyElement>, TenancyError> {
     let tenant = store::readable_tenant()?;
-    let (member, columns) = keyed(target, key)?;
-    let present = found_by_key(Sql::text("SELECT pg_catalog.to_jsonb(t)::pg_catalog.text"), &member.name, &columns);
-    let present =
-        spi::with_catalog_names(|| spi::read(&present, &[spi::jsonb(Some(key))], |row| row.get::<String>(1)))?;
-    let present = json_of(present.into_iter().flatten().next())?;
-    let sql = Sql::text("SELECT tenancy_internal.row_at($1, $2, $3, $4, $5)::pg_catalog.text");
-    let arguments = [target.into(), spi::jsonb(Some(key)), bound(tenant).into(), spi::jsonb(present), at.into()];
+    let rows = keyed(target, key)?;
+    let present = found_by_key(Sql::text("SELECT pg_catalog.to_jsonb(t)::pg_catalog.text, t.tableoid"), &rows);
+    let present = spi::with_catalog_names(|| {
+        spi::read(&present, &[spi::jsonb(Some(key))], |row| Ok((row.must::<String>(1)?, row.must::<Oid>(2)?)))
+    })?;
+    let (present, present_in) = present.into_iter().next().unzip();
+    let present = json_of(present)?;
+    let sql = Sql::text("SELECT tenancy_internal.row_at($1, $2, $3, $4, $5, $6)::pg_catalog.text");
+    let arguments =
+        [target.into(), spi::jsonb(Some(key)), bound(tenant).into(), spi::jsonb(present), present_in.into(), at.into()];
     let was = spi::as_extension_owner(|| spi::read(&sql, &arguments, |row| row.get::<String>(1)))?;
     json_of(was.into_iter().flatten().next())
 }
@@ -179,9 +198,14 @@ pub fn tenant_activity(tenant: Option<&str>, since: TimestampWithTimeZone) -> Re
 }
 
 /// An entry to be undone.
+#[derive(Clone)]
 struct Entry {
     id: i64,
+    transaction: i64,
+    occurred_at: TimestampWithTimeZone,
     relation: Oid,
+    /// Which of the table's versions the columns are those of.
+    version: i32,
     table_name: String,
     action: String,
     command: i32,
@@ -245,6 +269,7 @@ enum Outcome {
     Exists,
     Referred,
     NotKept,
+    Altered,
     NoTable,
 }
 
@@ -270,6 +295,7 @@ impl Outcome {
             Self::Exists => "conflict: a row with this key exists",
             Self::Referred => "conflict: rows that refer to it would go or change with it",
             Self::NotKept => "conflict: the log does not have the values",
+            Self::Altered => "conflict: a column's type, or the key, was altered since",
             Self::NoTable => "conflict: the table is gone or has no key now",
         }
     }
@@ -282,7 +308,10 @@ fn entries_of(transaction: i64, tenant: Uuid) -> Result<Vec<Entry>, TenancyError
                 EXISTS (SELECT FROM tenancy_internal.audit_layouts l, pg_catalog.jsonb_array_elements(l.columns) AS c
                          WHERE l.id = e.layout AND c -> 'redacted' IS NOT NULL
                            AND (e.action <> 'UPDATE' OR c ->> 'name' = ANY (e.changed_columns))),
-                COALESCE(e.changed_columns, '{}')
+                COALESCE(e.changed_columns, '{}'), e.transaction_id,
+                COALESCE((SELECT pg_catalog.max(v.number) FROM tenancy_internal.audited_columns v
+                           WHERE v.relation = e.relation AND v.since <= e.occurred_at), 0),
+                e.occurred_at
            FROM tenancy_internal.audit_entries e
           WHERE e.transaction_id = $1 AND e.tenant_id = $2 AND e.layout IS NOT NULL",
     );
@@ -299,6 +328,9 @@ fn entries_of(transaction: i64, tenant: Uuid) -> Result<Vec<Entry>, TenancyError
                 new: row.get(8)?,
                 redacted: row.must(9)?,
                 changed: row.must(10)?,
+                transaction: row.must(11)?,
+                version: row.must(12)?,
+                occurred_at: row.must(13)?,
             })
         })
     })
@@ -309,13 +341,19 @@ type Reference = (QualifiedName, Vec<(Ident, Ident)>);
 
 /// A table as undoing looks at it.
 struct Target {
-    name: QualifiedName,
-    key: Vec<Ident>,
-    /// Columns that values can be written to.
-    writable: Vec<Ident>,
+    rows: Rows,
+    /// What became of the columns of each of its versions.
+    fates: HashMap<i32, Vec<Fate>>,
     /// Rows of these would be deleted or changed with its own.
     referring: Vec<Reference>,
     ignores: bool,
+}
+
+impl Target {
+    /// Columns that values can be written to.
+    fn writable(&self) -> impl Iterator<Item = &RowColumn> {
+        self.rows.columns.iter().filter(|column| !column.is_generated)
+    }
 }
 
 fn undo_all(entries: &[Entry]) -> Result<Vec<(&Entry, Outcome)>, TenancyError> {
@@ -331,7 +369,7 @@ fn undo_all(entries: &[Entry]) -> Result<Vec<(&Entry, Outcome)>, TenancyError> {
             }
         };
         let outcome = match target {
-            Some(target) if !target.key.is_empty() => spi::with_catalog_names(|| undo(entry, &target))?,
+            Some(target) if target.rows.key().next().is_some() => spi::with_catalog_names(|| undo(entry, &target))?,
             _ => Outcome::NoTable,
         };
         outcomes.push((entry, outcome));
@@ -340,14 +378,30 @@ fn undo_all(entries: &[Entry]) -> Result<Vec<(&Entry, Outcome)>, TenancyError> {
 }
 
 fn describe(relation: Oid) -> Result<Option<Target>, TenancyError> {
-    let Ok(mut family) = store::family(relation, spi::Snapshot::Latest) else { return Ok(None) };
-    let member = family.swap_remove(0);
-    let names = |wanted: &dyn Fn(&super::plan::Column) -> bool| -> Result<Vec<Ident>, TenancyError> {
-        member.columns.iter().filter(|column| wanted(column)).map(|column| Ident::new(&column.name)).collect()
+    let rows = match store::rows_of(relation, spi::Snapshot::Latest) {
+        Err(TenancyError::UnknownRelation { .. }) => return Ok(None),
+        rows => rows?,
     };
     let ignores = store::recorded(relation)?.is_some_and(|(_, request)| !request.ignored.is_empty());
-    let (key, writable) = (names(&|column| column.is_key)?, names(&|column| !column.is_generated)?);
-    Ok(Some(Target { referring: referring(relation)?, name: member.name, key, writable, ignores }))
+    Ok(Some(Target { referring: referring(relation)?, fates: fates(relation)?, rows, ignores }))
+}
+
+fn fates(relation: Oid) -> Result<HashMap<i32, Vec<Fate>>, TenancyError> {
+    let sql = Sql::text(
+        "SELECT c.number, c.name, c.now, c.is_redone, c.is_replaced FROM tenancy_internal.columns_since($1) c",
+    );
+    let found = spi::as_extension_owner(|| {
+        spi::write(&sql, &[relation.into()], |row| {
+            let fate =
+                Fate { name: row.must(2)?, now: row.get(3)?, is_redone: row.must(4)?, is_replaced: row.must(5)? };
+            Ok((row.must::<i32>(1)?, fate))
+        })
+    })?;
+    let mut fates: HashMap<i32, Vec<Fate>> = HashMap::new();
+    for (version, fate) in found {
+        fates.entry(version).or_default().push(fate);
+    }
+    Ok(fates)
 }
 
 fn referring(relation: Oid) -> Result<Vec<Reference>, TenancyError> {
@@ -387,11 +441,78 @@ fn undo(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> {
     {
         return Ok(Outcome::NotKept);
     }
+    let Some(fates) = target.fates.get(&entry.version) else { return Ok(Outcome::Altered) };
+    let changed = (entry.action == "UPDATE").then_some(&entry.changed[..]);
+    let image = if entry.action == "INSERT" { new } else { old };
+    let holds = |name: &str| image.is_some_and(|image| json::has_field(image, name));
+    let names = match plan::translate(fates, &target.rows, changed, entry.action == "DELETE", holds) {
+        Ok(names) => names,
+        Err(Unfit::Altered) => return Ok(Outcome::Altered),
+        Err(Unfit::Dropped) => return Ok(Outcome::NotKept),
+    };
+    let entry = &in_present_names(entry, &names)?;
+    if !json_of(entry.row_key.clone())?.is_some_and(|key| names_a_row(&target.rows, key)) {
+        return Ok(Outcome::Altered);
+    }
     match entry.action.as_str() {
+        "INSERT" if is_changed_elsewhere(entry, target, fates)? => Ok(Outcome::Changed),
         "INSERT" => undo_insert(entry, target),
         "DELETE" => undo_delete(entry, target),
         _ => undo_update(entry, target),
     }
+}
+
+/// An entry with its columns called what they are called now, without those that are gone.
+fn in_present_names(entry: &Entry, names: &[(&str, &str)]) -> Result<Entry, TenancyError> {
+    let sql = Sql::text(
+        "SELECT COALESCE(pg_catalog.jsonb_object_agg(n.now, v.value), '{}')::pg_catalog.text
+           FROM pg_catalog.jsonb_each($1::pg_catalog.jsonb) AS v
+           JOIN ROWS FROM (pg_catalog.unnest($2), pg_catalog.unnest($3)) AS n(name, now)
+             ON n.name OPERATOR(pg_catalog.=) v.key",
+    );
+    let (then, now): (Vec<String>, Vec<String>) =
+        names.iter().map(|(then, now)| ((*then).to_owned(), (*now).to_owned())).unzip();
+    let renamed = |object: &Option<String>| -> Result<Option<String>, TenancyError> {
+        if object.is_none() {
+            return Ok(None);
+        }
+        let arguments = [text(object), then.clone().into(), now.clone().into()];
+        Ok(spi::read(&sql, &arguments, |row| row.get::<String>(1))?.into_iter().flatten().next())
+    };
+    let name_now = |name: &String| names.iter().find(|(then, _)| then == name).map(|(_, now)| (*now).to_owned());
+    Ok(Entry {
+        row_key: renamed(&entry.row_key)?,
+        old: renamed(&entry.old)?,
+        new: renamed(&entry.new)?,
+        changed: entry.changed.iter().filter_map(name_now).collect(),
+        ..entry.clone()
+    })
+}
+
+/// Whether a row that was inserted has been changed in a column that it did not have then.
+fn is_changed_elsewhere(entry: &Entry, target: &Target, fates: &[Fate]) -> Result<bool, TenancyError> {
+    let is_new = |column: &RowColumn| !fates.iter().any(|fate| fate.now.as_deref() == Some(column.name.as_str()));
+    if !target.rows.columns.iter().any(is_new) {
+        return Ok(false);
+    }
+    let sql = Sql::text(
+        "SELECT EXISTS (SELECT FROM tenancy_internal.row_entries($1, $2, $3) e
+                         WHERE e.transaction_id OPERATOR(pg_catalog.<>) $4 AND e.occurred_at OPERATOR(pg_catalog.>) $5
+                           AND NOT e.changed_columns OPERATOR(pg_catalog.<@) $6)",
+    );
+    let tenant = crate::pg::context::tenant()?.id;
+    // Later entries have names of their own time: only one that never changed is surely that of a column of then.
+    let is_as_then = |fate: &&Fate| fate.now.as_ref() == Some(&fate.name);
+    let arguments = [
+        entry.relation.into(),
+        spi::jsonb(json_of(entry.row_key.clone())?),
+        bound(Some(tenant)).into(),
+        entry.transaction.into(),
+        entry.occurred_at.into(),
+        fates.iter().filter(is_as_then).map(|fate| fate.name.clone()).collect::<Vec<_>>().into(),
+    ];
+    let found = spi::as_extension_owner(|| spi::read(&sql, &arguments, |row| row.must::<bool>(1)))?;
+    Ok(found.contains(&true))
 }
 
 fn text(value: &Option<String>) -> crate::pg::spi::DatumWithOid<'_> {
@@ -399,7 +520,7 @@ fn text(value: &Option<String>) -> crate::pg::spi::DatumWithOid<'_> {
 }
 
 /// Whether the row that the first parameter names has the values of the second, and those of the third; None where there
-/// is no such row. Locks it.
+/// is no such row. Locks it. A user's type may have a cast to json of his own, which then makes the value.
 fn compare(
     target: &Target,
     key: &Option<String>,
@@ -408,11 +529,14 @@ fn compare(
 ) -> Result<Option<(bool, bool)>, TenancyError> {
     let sql = Sql::text(
         "SELECT NOT EXISTS (SELECT FROM pg_catalog.jsonb_each($2::pg_catalog.jsonb) AS n
-                             WHERE n.value <> '\"[redacted]\"' AND pg_catalog.to_jsonb(t) -> n.key IS DISTINCT FROM n.value),
+                             WHERE n.value OPERATOR(pg_catalog.<>) '\"[redacted]\"'
+                               AND COALESCE(pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.->) n.key
+                                            OPERATOR(pg_catalog.<>) n.value, true)),
                 NOT EXISTS (SELECT FROM pg_catalog.jsonb_each($3::pg_catalog.jsonb) AS o
-                             WHERE pg_catalog.to_jsonb(t) -> o.key IS DISTINCT FROM o.value)",
+                             WHERE COALESCE(pg_catalog.to_jsonb(t) OPERATOR(pg_catalog.->) o.key
+                                            OPERATOR(pg_catalog.<>) o.value, true))",
     );
-    let sql = found_by_key(sql, &target.name, &target.key).then(" FOR UPDATE OF t");
+    let sql = found_by_key(sql, &target.rows).then(" FOR UPDATE OF t");
     let key = spi::jsonb(json_of(key.clone())?);
     let found = spi::write(&sql, &[key, text(new), text(old)], |row| Ok((row.must(1)?, row.must(2)?)))?;
     Ok(found.into_iter().next())
@@ -428,22 +552,17 @@ fn undo_insert(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> 
     for (child, pairs) in &target.referring {
         let mut exists = Sql::text("SELECT EXISTS (SELECT FROM ").name(child).then(" AS c WHERE ");
         for (at, (column, parent)) in pairs.iter().enumerate() {
-            exists = exists.then(if at > 0 { " AND c." } else { "c." }).ident(column).then(" = t.").ident(parent);
+            exists = exists.then(if at > 0 { " AND c." } else { "c." }).ident(column);
+            exists = exists.then(" OPERATOR(pg_catalog.=) t.").ident(parent);
         }
-        let sql = found_by_key(exists.then(")"), &target.name, &target.key);
+        let sql = found_by_key(exists.then(")"), &target.rows);
         if spi::write(&sql, &[key()?], |row| row.must::<bool>(1))?.contains(&true) {
             return Ok(Outcome::Referred);
         }
     }
-    let mut sql = Sql::text("DELETE FROM ")
-        .name(&target.name)
-        .then(" AS t USING pg_catalog.jsonb_populate_record(NULL::")
-        .name(&target.name)
-        .then(", $1) AS k WHERE ");
-    for (at, column) in target.key.iter().enumerate() {
-        sql = sql.then(if at > 0 { " AND t." } else { "t." }).ident(column).then(" = k.").ident(column);
-    }
-    done(&sql.then(" RETURNING true"), &[key()?])
+    let sql = Sql::text("DELETE FROM ").name(&target.rows.name).then(" AS t USING ");
+    let sql = same_key(record(sql, "$1", "k", target.rows.key()).then(" WHERE "), &target.rows);
+    done(entry, Right::Delete, &sql.then(" RETURNING true"), &[key()?])
 }
 
 fn undo_delete(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> {
@@ -452,12 +571,14 @@ fn undo_delete(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> 
         Some((_, false)) => return Ok(Outcome::Exists),
         None => {}
     }
-    let old = entry.old.clone();
-    let columns = present_in(&target.writable, &old)?;
-    let mut sql = Sql::text("INSERT INTO ").name(&target.name).then(" (").idents(&columns);
-    sql = sql.then(") OVERRIDING SYSTEM VALUE SELECT ").idents(&columns);
-    let sql = sql.then(" FROM pg_catalog.jsonb_populate_record(NULL::").name(&target.name).then(", $1) RETURNING true");
-    done(&sql, &[spi::jsonb(json_of(old)?)])
+    let Some(old) = json_of(entry.old.clone())? else { return Ok(Outcome::NotKept) };
+    let columns: Vec<&RowColumn> =
+        target.writable().filter(|column| json::has_field(old, column.name.as_str())).collect();
+    let names = || columns.iter().map(|column| &column.name);
+    let sql = Sql::text("INSERT INTO ").name(&target.rows.name).then(" (").idents(names());
+    let sql = sql.then(") OVERRIDING SYSTEM VALUE SELECT ").idents(names()).then(" FROM ");
+    let sql = record(sql, "$1", "o", columns.iter().copied());
+    done(entry, Right::Insert, &sql.then(" RETURNING true"), &[spi::jsonb(Some(old))])
 }
 
 fn undo_update(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> {
@@ -476,26 +597,20 @@ fn undo_update(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> 
         }
         Some((true, false)) => {}
     }
-    let is_changed = |column: &&Ident| entry.changed.iter().any(|changed| changed == column.as_str());
-    let columns: Vec<&Ident> = target.writable.iter().filter(is_changed).collect();
+    let is_changed = |column: &&RowColumn| entry.changed.iter().any(|changed| changed == column.name.as_str());
+    let columns: Vec<&RowColumn> = target.writable().filter(is_changed).collect();
     if columns.is_empty() {
         // What it was generated from is not kept, or the columns are gone.
         return Ok(Outcome::NotKept);
     }
-    let mut sql = Sql::text("UPDATE ").name(&target.name).then(" AS t SET ");
+    let mut sql = Sql::text("UPDATE ").name(&target.rows.name).then(" AS t SET ");
     for (at, column) in columns.iter().enumerate() {
-        sql = sql.then(if at > 0 { ", " } else { "" }).ident(column).then(" = o.").ident(column);
+        sql = sql.then(if at > 0 { ", " } else { "" }).ident(&column.name).then(" = o.").ident(&column.name);
     }
-    sql = sql
-        .then(" FROM pg_catalog.jsonb_populate_record(NULL::")
-        .name(&target.name)
-        .then(", $2) AS o, pg_catalog.jsonb_populate_record(NULL::")
-        .name(&target.name)
-        .then(", $1) AS k WHERE ");
-    for (at, column) in target.key.iter().enumerate() {
-        sql = sql.then(if at > 0 { " AND t." } else { "t." }).ident(column).then(" = k.").ident(column);
-    }
-    match done(&sql.then(" RETURNING true"), &[spi::jsonb(json_of(now)?), spi::jsonb(json_of(entry.old.clone())?)])? {
+    let sql = record(sql.then(" FROM "), "$2", "o", columns.iter().copied());
+    let sql = same_key(record(sql.then(", "), "$1", "k", target.rows.key()).then(" WHERE "), &target.rows);
+    let arguments = [spi::jsonb(json_of(now)?), spi::jsonb(json_of(entry.old.clone())?)];
+    match done(entry, Right::Update, &sql.then(" RETURNING true"), &arguments)? {
         Outcome::Undone if !is_as_generated(entry, target)? => Ok(Outcome::NotKept),
         outcome => Ok(outcome),
     }
@@ -503,7 +618,7 @@ fn undo_update(entry: &Entry, target: &Target) -> Result<Outcome, TenancyError> 
 
 /// Whether the columns that cannot be written have their old values again, for those that they are generated from have.
 fn is_as_generated(entry: &Entry, target: &Target) -> Result<bool, TenancyError> {
-    let is_written = |name: &&String| target.writable.iter().any(|column| column.as_str() == name.as_str());
+    let is_written = |name: &&String| target.writable().any(|column| column.name.as_str() == name.as_str());
     let others: Vec<String> = entry.changed.iter().filter(|name| !is_written(name)).cloned().collect();
     if others.is_empty() {
         return Ok(true);
@@ -517,15 +632,14 @@ fn is_as_generated(entry: &Entry, target: &Target) -> Result<bool, TenancyError>
     Ok(found.is_some_and(|(_, is_old)| is_old))
 }
 
-/// The columns that an object has values for.
-fn present_in(columns: &[Ident], object: &Option<String>) -> Result<Vec<Ident>, TenancyError> {
-    let object = json_of(object.clone())?;
-    let is_present = |column: &&Ident| object.is_some_and(|object| json::has_field(object, column.as_str()));
-    Ok(columns.iter().filter(is_present).cloned().collect())
-}
-
-fn done(sql: &Sql, arguments: &[spi::DatumWithOid<'_>]) -> Result<Outcome, TenancyError> {
+/// Changes the row that has been compared. What triggers an administrator's call would fire are left out, for they are the table
+/// owner's.
+fn done(entry: &Entry, right: Right, sql: &Sql, arguments: &[spi::DatumWithOid<'_>]) -> Result<Outcome, TenancyError> {
     // A policy or a trigger of the user's may have kept the row as it is.
-    let rows = spi::write(sql, arguments, |row| row.must::<bool>(1))?;
+    let rows = if role::is_privileged(role::current()) && role::may(right, entry.relation) {
+        table_work::change(entry.relation, sql, arguments, |row| row.must::<bool>(1))?
+    } else {
+        spi::write(sql, arguments, |row| row.must::<bool>(1))?
+    };
     Ok(if rows.is_empty() { Outcome::Gone } else { Outcome::Undone })
 }

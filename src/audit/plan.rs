@@ -31,6 +31,86 @@ pub struct Column {
     pub is_generated: bool,
 }
 
+/// A table as history looks for its rows and writes them, as `tenancy_internal.describe_rows` describes it.
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct Rows {
+    pub name: QualifiedName,
+    pub columns: Vec<RowColumn>,
+}
+
+#[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
+pub struct RowColumn {
+    pub name: Ident,
+    /// The type by which it is compared: that under its domain.
+    #[serde(rename = "type")]
+    pub base: QualifiedName,
+    pub is_key: bool,
+    pub is_generated: bool,
+}
+
+impl Rows {
+    /// The columns of the key, in the table's order.
+    pub fn key(&self) -> impl Iterator<Item = &RowColumn> {
+        self.columns.iter().filter(|column| column.is_key)
+    }
+}
+
+/// What became of a column since an entry was written, as `tenancy_internal.columns_since` gives it.
+#[derive(Clone, Debug, PartialEq, Eq)]
+pub struct Fate {
+    pub name: String,
+    /// Its present name; None for a column that was dropped.
+    pub now: Option<String>,
+    /// Its values may be others.
+    pub is_redone: bool,
+    /// Another column has its name.
+    pub is_replaced: bool,
+}
+
+/// Why an entry's values cannot be compared with a row's, nor written to it.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Unfit {
+    /// They are values of another type, or the key is one of other columns.
+    Altered,
+    /// A column that they belong to is gone.
+    Dropped,
+}
+
+/// Names of an entry's columns and what they are called now, as far as its values are those of the columns that a table has now.
+///
+/// `changed` has the columns that an UPDATE changed, None for a whole row; `holds` tells whether the entry has a value other
+/// than NULL of a column; `puts_back` that undoing makes the row again.
+pub fn translate<'a>(
+    fates: &'a [Fate],
+    rows: &Rows,
+    changed: Option<&[String]>,
+    puts_back: bool,
+    holds: impl Fn(&str) -> bool,
+) -> Result<Vec<(&'a str, &'a str)>, Unfit> {
+    let is_of_key = |fate: &&Fate| rows.key().any(|column| Some(column.name.as_str()) == fate.now.as_deref());
+    let key: Vec<&Fate> = fates.iter().filter(is_of_key).collect();
+    if key.len() < rows.key().count() || key.iter().any(|fate| fate.is_redone) {
+        return Err(Unfit::Altered);
+    }
+    let is_concerned = |fate: &&Fate| match changed {
+        Some(changed) => changed.contains(&fate.name),
+        None => holds(&fate.name),
+    };
+    for fate in fates.iter().filter(is_concerned) {
+        if fate.is_redone && fate.now.is_some() {
+            return Err(Unfit::Altered);
+        }
+        // A row that comes back does so without the values of what is gone for every row.
+        let is_missed = changed.is_some() || puts_back && fate.is_replaced;
+        if fate.now.is_none() && is_missed {
+            return Err(Unfit::Dropped);
+        }
+    }
+    let is_same = |fate: &&Fate| !fate.is_redone;
+    let pairs = fates.iter().filter(is_same).filter_map(|fate| Some((fate.name.as_str(), fate.now.as_deref()?)));
+    Ok(pairs.collect())
+}
+
 /// A trigger that has a name of ours.
 #[derive(Clone, Debug, PartialEq, Eq, Deserialize)]
 pub struct Found {

@@ -1,6 +1,6 @@
 //! Reads what a plan is made from, carries steps out, and keeps the record.
 
-use super::plan::{self, Member, Protection, Request, Step};
+use super::plan::{self, Member, Protection, Request, Rows, Step};
 use crate::error::{AuditError, TenancyError};
 use crate::model::audit::Images;
 use crate::model::{Ident, QualifiedName, Sql};
@@ -98,12 +98,21 @@ pub fn family(target: Oid, view: spi::Snapshot) -> Result<Vec<Member>, TenancyEr
     if described.is_empty() {
         return Err(TenancyError::UnknownRelation { oid: target.to_u32() });
     }
-    let parsed = |text: String| {
-        serde_json::from_str(&text).map_err(|error| TenancyError::Internal {
-            what: format!("a description in the catalog is malformed: {error}"),
-        })
-    };
-    described.into_iter().map(parsed).collect()
+    described.iter().map(|description| parsed(description)).collect()
+}
+
+/// A table as its rows are looked for and written.
+pub fn rows_of(target: Oid, view: spi::Snapshot) -> Result<Rows, TenancyError> {
+    let sql = Sql::text("SELECT description::text FROM tenancy_internal.describe_rows($1)");
+    let described =
+        spi::as_extension_owner(|| spi::read_in(view, &sql, &[target.into()], |row| row.must::<String>(1)))?;
+    let description = described.first().ok_or(TenancyError::UnknownRelation { oid: target.to_u32() })?;
+    parsed(description)
+}
+
+fn parsed<T: serde::de::DeserializeOwned>(description: &str) -> Result<T, TenancyError> {
+    serde_json::from_str(description)
+        .map_err(|error| TenancyError::Internal { what: format!("a description in the catalog is malformed: {error}") })
 }
 
 fn protection(target: Oid) -> Result<Protection, TenancyError> {
@@ -143,6 +152,7 @@ pub fn record(relation: Oid, root: Oid, request: &Request) -> Result<(), Tenancy
                 redact_columns = EXCLUDED.redact_columns, row_images = EXCLUDED.row_images,
                 skip_unchanged = EXCLUDED.skip_unchanged",
     );
+    let columns = Sql::text("SELECT tenancy_internal.note_columns(ARRAY[$1])");
     spi::as_extension_owner(|| {
         spi::run(
             &sql,
@@ -154,7 +164,8 @@ pub fn record(relation: Oid, root: Oid, request: &Request) -> Result<(), Tenancy
                 request.images.name().into(),
                 request.skips_unchanged.into(),
             ],
-        )
+        )?;
+        spi::run(&columns, &[relation.into()])
     })
 }
 

@@ -94,7 +94,7 @@ pub fn put_row_back(relation: Oid, given: AnyElement) -> Result<(), TenancyError
     })?;
     let statement = Sql::text("").deparsed(&Deparsed::from_catalog(statement.concat()));
     let arguments = [spi::jsonb(Some(given))];
-    if role::may_insert(relation) && !role::is_bound(relation) {
+    if role::may(role::Right::Insert, relation) && !role::is_bound(relation) {
         table_work::change(relation, &statement, &arguments, |_| Ok(())).map(drop)
     } else {
         spi::with_catalog_names(|| spi::run(&statement, &arguments))

@@ -102,6 +102,10 @@ pub struct Statement {
     pub renames_column: bool,
     /// Its old and new name.
     pub renamed_column: Option<(String, String)>,
+    /// Columns that ALTER TABLE makes new values for: TYPE ... USING, SET EXPRESSION.
+    pub retyped_columns: Vec<String>,
+    /// Columns whose values ALTER TABLE casts: TYPE without USING.
+    pub recast_columns: Vec<String>,
     /// CREATE [OR REPLACE] VIEW.
     pub defines_view: bool,
     /// A schema's old and new name.
@@ -204,7 +208,8 @@ unsafe fn renaming(tree: *const pg_sys::RenameStmt) -> Result<Statement, Tenancy
 unsafe fn altering(tree: *const pg_sys::AlterTableStmt) -> Statement {
     let mut statement = Statement::default();
     let mut columns = Vec::new();
-    // SAFETY: the caller vouches for the node; its list holds AlterTableCmd nodes, and one that adds a column a ColumnDef.
+    // SAFETY: the caller vouches for the node; its list holds AlterTableCmd nodes, and one that adds a column or alters its
+    // type a ColumnDef.
     unsafe {
         for command in PgList::<pg_sys::AlterTableCmd>::from_pg((*tree).cmds).iter_ptr() {
             match (*command).subtype {
@@ -215,6 +220,16 @@ unsafe fn altering(tree: *const pg_sys::AlterTableStmt) -> Statement {
                     columns.push(CStr::from_ptr((*column).colname).to_string_lossy().into_owned());
                 }
                 pg_sys::AlterTableType::AT_AddConstraint => statement.adds_key = true,
+                pg_sys::AlterTableType::AT_AlterColumnType => {
+                    let column = (*command).def.cast::<pg_sys::ColumnDef>();
+                    let is_cast = (*column).raw_default.is_null() && (*column).cooked_default.is_null();
+                    let columns = if is_cast { &mut statement.recast_columns } else { &mut statement.retyped_columns };
+                    columns.push(CStr::from_ptr((*command).name).to_string_lossy().into_owned());
+                }
+                #[cfg(any(feature = "pg17", feature = "pg18"))]
+                pg_sys::AlterTableType::AT_SetExpression => {
+                    statement.retyped_columns.push(CStr::from_ptr((*command).name).to_string_lossy().into_owned());
+                }
                 _ => {}
             }
         }
@@ -225,6 +240,13 @@ unsafe fn altering(tree: *const pg_sys::AlterTableStmt) -> Statement {
     statement
 }
 
+/// Whether the command at hand is an ALTER TABLE with actions.
+pub fn alters_table(call: Call) -> Result<bool, TenancyError> {
+    let data = expect(call, c"ddl_command_end")?;
+    // SAFETY: checked above; a node's tag tells its type.
+    Ok(unsafe { !(*data).parsetree.is_null() && (*(*data).parsetree).type_ == pg_sys::NodeTag::T_AlterTableStmt })
+}
+
 /// Whether an object of this catalog is a relation.
 pub fn is_relation(class: pg_sys::Oid) -> bool {
     class == pg_sys::RelationRelationId
@@ -232,9 +254,15 @@ pub fn is_relation(class: pg_sys::Oid) -> bool {
 
 /// Whether guard and fence have no say: our own work, an extension's script, pg_upgrade, or a dump being restored.
 pub fn is_out_of_reach() -> bool {
-    // SAFETY: plain variables of the backend.
-    let (upgrading, scripting) = unsafe { (pg_sys::IsBinaryUpgrade, pg_sys::creating_extension) };
-    upgrading || scripting || spi::is_own_work() || is_restoring()
+    // SAFETY: a plain variable of the backend.
+    let scripting = unsafe { pg_sys::creating_extension };
+    is_remaking() || scripting || spi::is_own_work()
+}
+
+/// Whether pg_upgrade or a dump that is being restored makes again what was, piece by piece: nothing is new.
+pub fn is_remaking() -> bool {
+    // SAFETY: a plain variable of the backend.
+    unsafe { pg_sys::IsBinaryUpgrade || is_restoring() }
 }
 
 /// A dump announces itself by switching these two off, and only a superuser's word counts.

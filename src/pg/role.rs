@@ -50,17 +50,23 @@ pub fn is_bound(relation: pg_sys::Oid) -> bool {
     answer == pg_sys::CheckEnableRlsResult::RLS_ENABLED as i32
 }
 
-/// Whether the current role has SELECT on all of `relation`.
-pub fn may_select(relation: pg_sys::Oid) -> bool {
-    may(relation, pg_sys::ACL_SELECT)
+/// A privilege on a table.
+#[derive(Clone, Copy, Debug, PartialEq, Eq)]
+pub enum Right {
+    Select,
+    Insert,
+    Update,
+    Delete,
 }
 
-/// Whether the current role has INSERT on all of `relation`.
-pub fn may_insert(relation: pg_sys::Oid) -> bool {
-    may(relation, pg_sys::ACL_INSERT)
-}
-
-fn may(relation: pg_sys::Oid, right: u32) -> bool {
+/// Whether the current role has this privilege on all of `relation`.
+pub fn may(right: Right, relation: pg_sys::Oid) -> bool {
+    let right = match right {
+        Right::Select => pg_sys::ACL_SELECT,
+        Right::Insert => pg_sys::ACL_INSERT,
+        Right::Update => pg_sys::ACL_UPDATE,
+        Right::Delete => pg_sys::ACL_DELETE,
+    };
     // SAFETY: reads the catalog.
     let answer = unsafe { pg_sys::pg_class_aclcheck(relation, pg_sys::GetUserId(), right as pg_sys::AclMode) };
     answer == pg_sys::AclResult::ACLCHECK_OK

@@ -39,11 +39,31 @@ SELECT table_name, action, row_key, changed_columns, old_values, new_values, act
 
 -- One row's history, and how it was.
 SELECT action, row_key, old_values, new_values, actor FROM tenancy.row_history('orders', '{"id": 3}');
-SELECT tenancy.row_as_of('orders', '{"id": 3}', now() - interval '1 day');
+SELECT tenancy.row_as_of('orders', '{"id": 3}', now());
 SELECT tenancy.row_as_of('orders', '{"id": 3}', clock_timestamp());
 SELECT * FROM tenancy.row_history('orders', '{"number": 3}');
 \echo :SQLSTATE
 ROLLBACK;
+
+-- The columns of then, by the names of then; and what the log cannot tell.
+BEGIN;
+SELECT tenancy.set_tenant('acme');
+INSERT INTO orders VALUES (9, 'shelf', 99);
+COMMIT;
+SELECT clock_timestamp() AS then \gset
+RESET ROLE;
+ALTER TABLE orders RENAME price TO amount;
+ALTER TABLE orders ADD price text DEFAULT 'on request';
+ALTER TABLE orders ALTER item TYPE text USING upper(item);
+SELECT tenancy.row_as_of('orders', '{"id": 9}', :'then') - 'tenant_id' AS then, tenancy.row_as_of('orders', '{"id": 9}', clock_timestamp()) - 'tenant_id' AS now;
+DELETE FROM orders WHERE id = 9;
+ALTER TABLE orders DROP price;
+ALTER TABLE orders RENAME amount TO price;
+\set VERBOSITY terse
+SELECT tenancy.row_as_of('orders', '{"id": 9}', '2020-01-01 00:00+00');
+\echo :SQLSTATE
+\set VERBOSITY default
+SET ROLE regress_app;
 
 -- Undoing a transaction.
 BEGIN;
