@@ -240,9 +240,9 @@ unsafe fn altering(tree: *const pg_sys::AlterTableStmt) -> Statement {
     statement
 }
 
-/// Whether the command at hand is an ALTER TABLE with actions.
+/// Whether what has dropped something is an ALTER TABLE with actions.
 pub fn alters_table(call: Call) -> Result<bool, TenancyError> {
-    let data = expect(call, c"ddl_command_end")?;
+    let data = expect(call, c"sql_drop")?;
     // SAFETY: checked above; a node's tag tells its type.
     Ok(unsafe { !(*data).parsetree.is_null() && (*(*data).parsetree).type_ == pg_sys::NodeTag::T_AlterTableStmt })
 }
