@@ -104,7 +104,8 @@ fn no_table_of_ours_is_forgotten_by_a_dump() {
          ORDER BY c.oid::regclass::text";
     // Notes of a run of maintenance end with it. The rights come with the extension. A copy is another place. Keys stay where
     // they were added: a dump is read by more people than the server's superusers.
-    let left_out = ["audit_copied", "audit_place", "rights", "signing_keys"].map(|name| format!("tenancy_internal.{name}"));
+    let left_out =
+        ["audit_copied", "audit_place", "rights", "signing_keys"].map(|name| format!("tenancy_internal.{name}"));
     let left_out = left_out.each_ref().map(String::as_str);
     Db::new().admin().sees(forgotten, &left_out);
 }

@@ -1,11 +1,11 @@
-//! The one place where rows of users' tables are changed by no statement of theirs: for retention, repair, soft delete, tenants given
-//! to rows.
+//! The one place where rows of users' tables are changed by no statement of theirs: for retention, repair, soft delete, tenants
+//! given to rows.
 //!
-//! PostgreSQL's own maintenance (REINDEX, ANALYZE, REFRESH) has the rules, and they are kept here: the work is done with the rights
-//! of the table's owner in a security-restricted operation, with a fixed search_path and a level of settings that is rolled back
-//! at its end, and nothing deferred is left for the commit. Beyond that no trigger of users fires, and row security is out of the way for the
-//! statement itself but not for what runs inside of it: a generated column, a CHECK, an expression of an index meets the policies
-//! that always bind the owner. The plan of the statement ends with it.
+//! PostgreSQL's own maintenance (REINDEX, ANALYZE, REFRESH) has the rules, and they are kept here: the work is done with the
+//! rights of the table's owner in a security-restricted operation, with a fixed search_path and a level of settings that is
+//! rolled back at its end, and nothing deferred is left for the commit. Beyond that no trigger of users fires, and row security
+//! is out of the way for the statement itself but not for what runs inside of it: a generated column, a CHECK, an expression of
+//! an index meets the policies that always bind the owner. The plan of the statement ends with it.
 
 use super::mute::{self, Firing};
 use super::spi::{self, DatumWithOid, Row};
@@ -30,7 +30,7 @@ pub fn change<T>(
     // SAFETY: a C string. Before a transaction id is asked for, which a standby does not have.
     unsafe { pg_sys::PreventCommandIfReadOnly(c"UPDATE".as_ptr()) };
     // What was put off until now is done for whoever did it; in a restricted operation nothing can be put off.
-    spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[])?;
+    spi::not_own_work(|| spi::run(&Sql::text("SET CONSTRAINTS ALL IMMEDIATE"), &[]))?;
     // SAFETY: a lock for this transaction, which keeps rules away that would be made from now on.
     unsafe { pg_sys::LockRelationOid(relation, pg_sys::RowExclusiveLock as pg_sys::LOCKMODE) };
     let owner = compat::class_row(relation).ok_or(TenancyError::UnknownRelation { oid: relation.to_u32() })?.relowner;

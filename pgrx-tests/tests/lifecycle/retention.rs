@@ -157,6 +157,26 @@ fn archived_rows_are_kept_whole_in_a_table_that_is_protected() {
 }
 
 #[test]
+fn what_rules_would_do_instead_is_not_done() {
+    let db = Db::new();
+    let (dba, _) = (db.admin(), db.tenant("red"));
+    dba.run(
+        "CREATE TABLE logs (id int, tenant_id uuid NOT NULL, at date NOT NULL); CREATE TABLE elsewhere (id int, tenant_id uuid, at date);
+         SELECT tenancy.protect_table('logs'), tenancy.set_retention('logs', 'at', '1 day', action => 'archive');
+         INSERT INTO logs SELECT 1, id, '2020-01-01' FROM tenancy.tenants",
+    );
+    for (table, event) in [("logs", "DELETE"), ("logs_archive", "INSERT")] {
+        dba.run(&format!("CREATE RULE away AS ON {event} TO {table} DO INSTEAD INSERT INTO elsewhere VALUES (1) RETURNING 1, NULL::uuid, NULL::date"));
+        dba.run("CALL tenancy.run_retention()");
+        dba.sees("SELECT failure ~ 'rewrite rule' FROM tenancy.retention_rules", &["t"]);
+        dba.run(&format!("DROP RULE away ON {table}"));
+    }
+    dba.sees("SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM elsewhere)", &["1|0"]);
+    dba.run("CALL tenancy.run_retention()");
+    dba.sees("SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM logs_archive)", &["0|1"]);
+}
+
+#[test]
 fn deleted_rows_and_tenants_go_when_their_grace_is_over() {
     let desk = Desk::on(&Cluster::shared());
     let (dba, red, blue) = (&desk.dba, desk.db.enter(&desk.app, &desk.red), desk.db.enter(&desk.app, &desk.blue));
