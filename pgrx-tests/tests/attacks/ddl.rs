@@ -680,7 +680,7 @@ fn nobody_but_a_superuser_switches_the_guard_off(stage: &Stage) {
     ));
     forbidden(&stage.db.login(&stage.owner), "ALTER TABLE letters NO FORCE ROW LEVEL SECURITY");
     for function in ["guard_ddl", "note_drops", "close_before_drop"] {
-        stage.db.admin().refused("0A000", &format!("SELECT tenancy_internal.{function}()"));
+        stage.db.admin().refused("39P03", &format!("SELECT tenancy_internal.{function}()"));
     }
 }
 
