@@ -166,7 +166,7 @@ fn what_rules_would_do_instead_is_not_done() {
          INSERT INTO logs SELECT 1, id, '2020-01-01' FROM tenancy.tenants",
     );
     for (table, event) in [("logs", "DELETE"), ("logs_archive", "INSERT")] {
-        dba.run(&format!("CREATE RULE away AS ON {event} TO {table} DO INSTEAD INSERT INTO elsewhere VALUES (1) RETURNING 1, NULL::uuid, NULL::date"));
+        dba.run(&format!("CREATE RULE away AS ON {event} TO {table} DO INSTEAD INSERT INTO elsewhere VALUES (1)"));
         dba.run("CALL tenancy.run_retention()");
         dba.sees("SELECT failure ~ 'rewrite rule' FROM tenancy.retention_rules", &["t"]);
         dba.run(&format!("DROP RULE away ON {table}"));
