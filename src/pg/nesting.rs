@@ -265,6 +265,9 @@ unsafe extern "C-unwind" fn note_subtransaction(
 ) {
     if event == pg_sys::SubXactEvent::SUBXACT_EVENT_START_SUB {
         BEFORE.with_borrow_mut(|marks| marks.push((own, PLACE.get())));
+    } else if event == pg_sys::SubXactEvent::SUBXACT_EVENT_COMMIT_SUB {
+        // A loop may begin millions of them.
+        BEFORE.with_borrow_mut(|marks| marks.pop_if(|(subtransaction, _)| *subtransaction == own));
     } else if event == pg_sys::SubXactEvent::SUBXACT_EVENT_ABORT_SUB {
         BEFORE.with_borrow_mut(|marks| {
             while let Some((subtransaction, before)) = marks.pop_if(|(subtransaction, _)| *subtransaction >= own) {
