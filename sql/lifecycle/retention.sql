@@ -440,7 +440,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION tenancy_internal.forget_retention() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
     DELETE FROM tenancy_internal.retention_rules r
      WHERE EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d

@@ -106,7 +106,7 @@ $$;
 -- Gives a new partition or child what its parent has, and refuses to let deleted rows be seen by switching row security off.
 -- SECURITY DEFINER: whoever may make the child need not be an administrator.
 CREATE FUNCTION tenancy_internal.follow_soft_delete() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     found record;
 BEGIN
@@ -135,7 +135,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION tenancy_internal.forget_soft_delete() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
     DELETE FROM tenancy_internal.soft_deleted_tables s
      WHERE EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d

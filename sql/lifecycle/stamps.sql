@@ -19,7 +19,7 @@ LANGUAGE c AS 'MODULE_PATHNAME', 'tenancy_stamp_row';
 -- PostgreSQL gives a new partition its parent's triggers, but not a new inheritance child. SECURITY DEFINER: whoever may
 -- make the child need not be an administrator.
 CREATE FUNCTION tenancy_internal.follow_stamps() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 DECLARE
     root regclass;
 BEGIN
@@ -40,7 +40,7 @@ BEGIN
 END $$;
 
 CREATE FUNCTION tenancy_internal.forget_stamps() RETURNS event_trigger
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp AS $$
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, pg_temp SET jit = off AS $$
 BEGIN
     DELETE FROM tenancy_internal.stamped_tables s
      WHERE EXISTS (SELECT FROM pg_event_trigger_dropped_objects() d

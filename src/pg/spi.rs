@@ -103,16 +103,18 @@ pub(super) fn unexpected(error: SpiError) -> TenancyError {
 
 const PINNED_PATH: (&CStr, &CStr) = (c"search_path", c"pg_catalog, pg_temp");
 const ALL_ROWS: (&CStr, &CStr) = (c"row_security", c"off");
+/// A query of a millisecond on catalogs is not worth a hundred of compilation, which the planner's estimates call for.
+const INTERPRETED: (&CStr, &CStr) = (c"jit", c"off");
 
 /// Runs `work` so that no object in the caller's search_path is met, and rows that row security would hide are an
 /// error rather than missing.
 pub fn undisturbed<T>(work: impl FnOnce() -> T) -> T {
-    with_settings(&[PINNED_PATH, ALL_ROWS], work)
+    with_settings(&[PINNED_PATH, ALL_ROWS, INTERPRETED], work)
 }
 
 /// Runs `work` so that no object in the caller's search_path is met.
 pub fn with_catalog_names<T>(work: impl FnOnce() -> T) -> T {
-    with_settings(&[PINNED_PATH], work)
+    with_settings(&[PINNED_PATH, INTERPRETED], work)
 }
 
 /// Runs `work` with settings in force that end with it, and with them all that is set in it, on error too (the transaction's abort
