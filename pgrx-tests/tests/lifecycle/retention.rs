@@ -157,6 +157,25 @@ fn archived_rows_are_kept_whole_in_a_table_that_is_protected() {
 }
 
 #[test]
+fn keys_that_are_checked_at_commit_stand_in_no_way() {
+    let db = Db::new();
+    let (dba, _) = (db.admin(), db.tenant("red"));
+    dba.run(
+        "CREATE TABLE heads (id int PRIMARY KEY, tenant_id uuid NOT NULL);
+         CREATE TABLE logs (id int UNIQUE DEFERRABLE INITIALLY DEFERRED, tenant_id uuid NOT NULL, at date NOT NULL,
+                            head int REFERENCES heads DEFERRABLE INITIALLY DEFERRED);
+         CREATE TABLE tails (log int, tenant_id uuid NOT NULL);
+         SELECT tenancy.protect_table('heads'), tenancy.protect_table('logs'), tenancy.protect_table('tails');
+         INSERT INTO heads SELECT 1, id FROM tenancy.tenants;
+         INSERT INTO logs SELECT n, id, '2020-01-01', 1 FROM tenancy.tenants, generate_series(1, 3) AS n;
+         SELECT tenancy.set_retention('logs', 'at', '1 day', action => 'archive')",
+    );
+    dba.run("CALL tenancy.run_retention()");
+    dba.sees("SELECT failure FROM tenancy.retention_rules", &["NULL"]);
+    dba.sees("SELECT (SELECT count(*) FROM logs), (SELECT count(*) FROM logs_archive)", &["0|3"]);
+}
+
+#[test]
 fn what_rules_would_do_instead_is_not_done() {
     let db = Db::new();
     let (dba, _) = (db.admin(), db.tenant("red"));

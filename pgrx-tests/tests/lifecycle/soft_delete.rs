@@ -77,6 +77,75 @@ fn a_client_sees_its_delete_done_and_the_row_is_kept() {
 }
 
 #[test]
+fn merge_keeps_what_it_deletes_and_asks_what_policies_ask() {
+    let desk = Desk::on(&Cluster::shared());
+    let (dba, app) = (&desk.dba, &desk.app);
+    if dba.value("SELECT current_setting('server_version_num')::int < 150000") == "t" {
+        return;
+    }
+    dba.run(&format!(
+        "CREATE TABLE sheets (id int, tenant_id uuid NOT NULL, v int) PARTITION BY LIST (v);
+         CREATE TABLE sheets_1 PARTITION OF sheets FOR VALUES IN (1); CREATE TABLE sheets_2 PARTITION OF sheets DEFAULT;
+         SELECT tenancy.protect_table('sheets'), tenancy.enable_soft_delete('sheets'), tenancy.enable_stamps('sheets');
+         GRANT SELECT, INSERT, UPDATE, DELETE ON sheets TO {app}"
+    ));
+    let red = desk.db.enter(app, &desk.red);
+    desk.db.enter(app, &desk.blue).run("INSERT INTO sheets (id, v) VALUES (1, 1)");
+    red.run("INSERT INTO sheets (id, v) VALUES (1, 1), (2, 1), (3, 1)");
+    // Deletes, moves to another partition and makes rows at once; what moves keeps who made it.
+    red.changes(
+        3,
+        "MERGE INTO sheets t USING (VALUES (1), (2), (4)) AS s(id) ON t.id = s.id
+          WHEN MATCHED AND s.id = 1 THEN DELETE WHEN MATCHED THEN UPDATE SET v = 2
+          WHEN NOT MATCHED THEN INSERT (id, v, created_by) VALUES (s.id, 5, 'forged')",
+    );
+    red.sees("SELECT id, v FROM sheets ORDER BY id", &["2|2", "3|1", "4|5"]);
+    let kept = "SELECT id, deleted_by IS NOT NULL, created_by = deleted_by IS NOT FALSE FROM sheets WHERE deleted_at IS NOT NULL";
+    dba.sees(kept, &["1|t|t"]);
+    dba.sees("SELECT DISTINCT created_by FROM sheets", &[app.name()]);
+    // A query in WITH that nobody reads, and a DELETE that asks for what a policy of the application's forbids.
+    red.run("WITH gone AS (DELETE FROM sheets WHERE id = 4 RETURNING id) SELECT 1");
+    dba.run("CREATE POLICY frozen ON sheets AS RESTRICTIVE FOR DELETE USING (id <> 3)");
+    let delete = "MERGE INTO sheets t USING (VALUES (ID)) AS s(id) ON t.id = s.id WHEN MATCHED THEN DELETE";
+    red.refused("42501", &delete.replace("ID", "3"));
+    // Neither does it take UPDATE to delete, nor may an UPDATE hide a row.
+    dba.run(&format!("REVOKE UPDATE ON sheets FROM {app}"));
+    red.changes(1, &delete.replace("ID", "2"));
+    dba.run(&format!("GRANT UPDATE ON sheets TO {app}"));
+    red.refused("42501", "UPDATE sheets SET deleted_at = now() WHERE id = 3");
+    red.refused(
+        "42501",
+        "MERGE INTO sheets t USING (VALUES (3)) AS s(id) ON t.id = s.id WHEN MATCHED THEN UPDATE SET deleted_at = now()",
+    );
+    red.sees("SELECT id FROM sheets", &["3"]);
+    dba.sees("SELECT count(*) FROM sheets WHERE deleted_at IS NULL", &["2"]);
+}
+
+#[test]
+fn a_first_statement_that_deletes_keeps_rows_of_partitions_too() {
+    let desk = Desk::on(&Cluster::shared());
+    let app = &desk.app;
+    desk.dba.run(&format!(
+        "CREATE TABLE sheets (id int, tenant_id uuid NOT NULL, v int) PARTITION BY LIST (v);
+         CREATE TABLE sheets_1 PARTITION OF sheets FOR VALUES IN (1); CREATE TABLE sheets_2 PARTITION OF sheets DEFAULT;
+         SELECT tenancy.protect_table('sheets'), tenancy.enable_soft_delete('sheets');
+         GRANT SELECT, INSERT, DELETE ON sheets TO {app}"
+    ));
+    desk.db.enter(app, &desk.red).run("INSERT INTO sheets (id, v) SELECT n, n % 2 FROM generate_series(1, 6) AS n");
+    for first in [
+        "DELETE FROM sheets WHERE id <= 2",
+        "WITH gone AS (DELETE FROM sheets WHERE id = 3 RETURNING id) SELECT count(*) FROM gone",
+        "WITH gone AS (DELETE FROM sheets WHERE id = 4 RETURNING id) SELECT 1",
+    ] {
+        let fresh = desk.db.login(app);
+        fresh.run(&format!("BEGIN; SET LOCAL app.current_tenant_id = '{}'", desk.red.code));
+        fresh.run(&format!("{first}; COMMIT"));
+    }
+    desk.dba
+        .sees("SELECT id, deleted_at IS NOT NULL FROM sheets ORDER BY id", &["1|t", "2|t", "3|t", "4|t", "5|f", "6|f"]);
+}
+
+#[test]
 fn a_deleted_slug_is_free_and_its_row_can_come_back() {
     let desk = Desk::on(&Cluster::shared());
     let red = desk.db.enter(&desk.app, &desk.red);
